@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Virtual processors: one thread each, running the guest until it exits to user space, dispatching I/O to the
+ * buses, pausing and resuming together.
+ *
+ * States: every vCPU thread is either in the guest (or about to be), or parked. kvm_vcpus_pause waits until all
+ * are parked; pauses nest (an operator's stop, a slot change) and the guest runs when every one is undone.
+ */
+#ifndef GODWIT_KVM_VCPU_H
+#define GODWIT_KVM_VCPU_H
+
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "kvm/vm.h"
+#include "memory/memory_map.h"
+
+struct kvm_vcpus;
+
+/* Why the machine must act; called on a vCPU's thread, which goes on (or parks, if paused) when it returns. */
+enum kvm_event {
+	KVM_EVENT_SHUTDOWN,	  /* triple fault: the guest wants, or needs, a reset */
+	KVM_EVENT_INTERNAL_ERROR, /* KVM could not go on; the vCPU parks for good (until a reset) */
+};
+
+/* What the vCPUs ask of the owner of the guest's absent memory (slots.h provides it). */
+struct kvm_absent_ops {
+	/*
+	 * The guest read or wrote [address, address + size) and KVM has no writable memory there. Returns true if the
+	 * address belongs to a memory region; a read's @data is then filled, a write counted (or done, if the memory
+	 * is there after all because a slot was just changing).
+	 */
+	bool (*access)(void *context, uint64_t address, void *data, uint32_t size, bool write);
+	/*
+	 * KVM could not emulate an instruction. Returns true if slots changed such that trying again may help; false:
+	 * the guest gets an exception.
+	 */
+	bool (*emulation_failed)(void *context);
+};
+
+struct kvm_vcpus_options {
+	uint32_t count; /* 1 to 64 */
+	const struct kvm_absent_ops *absent;
+	void *absent_context;
+	void (*event)(void *context, enum kvm_event event, const char *detail);
+	void *event_context;
+};
+
+/* The register state a processor starts with; the others wait for INIT and SIPI. */
+struct kvm_boot_state {
+	bool long_mode;	   /* 64-bit, else 32-bit protected, flat, no paging (PVH) */
+	uint64_t entry;	   /* instruction pointer */
+	uint64_t rsi, rbx; /* boot parameters: Linux 64-bit entry takes rsi, PVH ebx */
+	uint64_t stack;
+	uint64_t cr3;	  /* page tables, long mode only */
+	uint64_t gdt;	  /* guest address of the descriptor table, with limit */
+	uint16_t gdt_limit;
+};
+
+/* Creates the vCPUs (local APIC ids 0 … count - 1) and their threads, paused once. */
+struct error *kvm_vcpus_create(struct kvm_vm *vm, const struct kvm_vcpus_options *options,
+			       struct kvm_vcpus **vcpus) MUST_CHECK;
+/* Stops and joins the threads. Accepts NULL. */
+void kvm_vcpus_destroy(struct kvm_vcpus *vcpus);
+uint32_t kvm_vcpus_count(const struct kvm_vcpus *vcpus);
+
+/* Puts all processors into the state after reset, the first one at @boot. Only while paused. */
+struct error *kvm_vcpus_reset(struct kvm_vcpus *vcpus, const struct kvm_boot_state *boot) MUST_CHECK;
+
+/*
+ * Parks all vCPUs and returns when none executes guest code or an exit handler; nests. Not from a vCPU's
+ * thread, except kvm_vcpus_pause_from_exit, which counts the caller as parked while it waits.
+ */
+void kvm_vcpus_pause(struct kvm_vcpus *vcpus);
+void kvm_vcpus_resume(struct kvm_vcpus *vcpus);
+
+struct kvm_vcpu_statistics {
+	uint64_t exits, pio_exits, mmio_exits, other_exits;
+	uint64_t cpu_ns; /* time of the thread */
+};
+void kvm_vcpus_statistics(const struct kvm_vcpus *vcpus, uint32_t index,
+			  struct kvm_vcpu_statistics *statistics);
+
+#endif

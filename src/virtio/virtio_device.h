@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A virtio device, independent of its transport: the operations table that every device implements, and
+ * what the transport and the device say to each other.
+ *
+ * Threads: a device owns an event loop (`loop`) with a thread of its own, started by the machine. ALL
+ * operations below run on that thread (the transport carries a vCPU's register accesses there with
+ * event_loop_call), so a device needs no locks. A device with several workers gives single queues another
+ * loop (`queues[i].loop`); `quiesce`, `reset` and `activate` must then stop and start the work there.
+ *
+ * Errors: a guest's malformed request calls virtio_device_needs_reset: the device stops using its queues,
+ * tells the driver, and counts it. It never stops the VMM.
+ */
+#ifndef GODWIT_VIRTIO_VIRTIO_DEVICE_H
+#define GODWIT_VIRTIO_VIRTIO_DEVICE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/event_loop.h"
+#include "memory/memory_map.h"
+#include "virtio/virtqueue.h"
+
+/* Feature bits of every device (virtio 1.2 section 6). */
+#define VIRTIO_F_INDIRECT_DESC	    28
+#define VIRTIO_F_EVENT_IDX	    29
+#define VIRTIO_F_VERSION_1	    32
+#define VIRTIO_F_ACCESS_PLATFORM    33
+#define VIRTIO_F_RING_PACKED	    34
+#define VIRTIO_F_RING_RESET	    40
+
+/* Device status bits (section 2.1). */
+#define VIRTIO_STATUS_ACKNOWLEDGE  0x01
+#define VIRTIO_STATUS_DRIVER	   0x02
+#define VIRTIO_STATUS_DRIVER_OK	   0x04
+#define VIRTIO_STATUS_FEATURES_OK  0x08
+#define VIRTIO_STATUS_NEEDS_RESET  0x40
+#define VIRTIO_STATUS_FAILED	   0x80
+
+/* Device ids (section 5). */
+#define VIRTIO_ID_NET	  1
+#define VIRTIO_ID_BLOCK	  2
+#define VIRTIO_ID_CONSOLE 3
+#define VIRTIO_ID_RNG	  4
+#define VIRTIO_ID_BALLOON 5
+#define VIRTIO_ID_VSOCK	  19
+#define VIRTIO_ID_MEM	  24
+
+#define VIRTIO_FEATURE(bit) (1ULL << (bit))
+
+struct virtio_device_ops {
+	const char *type;    /* "virtio-blk" */
+	uint16_t id;	     /* VIRTIO_ID_* */
+	uint32_t pci_class;  /* 24-bit class code for the PCI transport */
+	uint32_t config_size; /* bytes of device-specific configuration */
+
+	/* Reads or writes bytes of the device configuration; the range is inside config_size. */
+	void (*config_read)(struct virtio_device *device, uint32_t offset, void *data, uint32_t size);
+	void (*config_write)(struct virtio_device *device, uint32_t offset, const void *data,
+			     uint32_t size); /* NULL: read-only */
+	/* May refuse the driver's feature set (FEATURES_OK then stays clear). NULL: any subset will do. */
+	bool (*accept_features)(struct virtio_device *device, uint64_t features);
+	/* DRIVER_OK: features and enabled queues are final. */
+	void (*activate)(struct virtio_device *device);
+	/* The driver wrote to the queue's notify address, or there may be work after a pause. */
+	void (*queue_notify)(struct virtio_device *device, uint16_t queue);
+	/* Stop using queues and drop or finish what is in flight; state as after creation. */
+	void (*reset)(struct virtio_device *device);
+	/* System reset (machine reset), after `reset`. NULL: nothing beyond `reset`. */
+	void (*system_reset)(struct virtio_device *device);
+	/* Stop touching guest memory, in-flight requests completed, until `resume`. */
+	void (*quiesce)(struct virtio_device *device);
+	void (*resume)(struct virtio_device *device);
+	/* Adds device-specific facts to a report for `query-virtio`. NULL: none. */
+	void (*describe)(struct virtio_device *device, json_t *object);
+	void (*destroy)(struct virtio_device *device);
+};
+
+struct virtio_queue {
+	struct virtqueue ring;
+	struct event_loop *loop;	  /* where queue_notify runs; default: the device's loop */
+	int notify_fd;			  /* eventfd written by the guest's doorbell (transport's) */
+	struct event_source *notify_source; /* transport's */
+};
+
+/* What a device asks of its transport. Callable on any of the device's threads. */
+struct virtio_transport_ops {
+	void (*interrupt_queue)(void *transport, uint16_t queue);
+	void (*interrupt_config)(void *transport);
+};
+
+struct virtio_device {
+	const struct virtio_device_ops *ops;
+	char id[32];		   /* the user's name for it, unique in the machine */
+	struct memory_map *map;	   /* set by the machine before realize of the transport */
+	struct event_loop *loop;
+	uint64_t features;	   /* offered; the device sets its own bits at creation */
+	uint64_t driver_features;  /* negotiated, valid after FEATURES_OK */
+	uint8_t status;		   /* written on the device's loop, read anywhere */
+	uint32_t config_generation;
+	struct virtio_queue *queues;
+	uint16_t queue_count;
+	bool quiesced;
+	uint64_t violations;	   /* how often the guest misbehaved, since start */
+	char last_violation[96];
+	const struct virtio_transport_ops *transport_ops;
+	void *transport;
+};
+
+/*
+ * For a device's constructor: fills the common part, allocates @queue_count queues of @queue_size and the
+ * loop. Offers VERSION_1, INDIRECT_DESC, EVENT_IDX and RING_PACKED. Undone by virtio_device_cleanup.
+ */
+struct error *virtio_device_init(struct virtio_device *device, const struct virtio_device_ops *ops,
+				 const char *id, uint16_t queue_count,
+				 uint16_t queue_size) MUST_CHECK;
+/* Releases what virtio_device_init made; the loop's thread is joined first. */
+void virtio_device_cleanup(struct virtio_device *device);
+/* Calls ops->destroy; accepts NULL. */
+void virtio_device_destroy(struct virtio_device *device);
+
+/* Whether the driver negotiated feature @bit. */
+static inline bool virtio_device_has(const struct virtio_device *device, unsigned int bit)
+{
+	return device->driver_features >> bit & 1;
+}
+/* DRIVER_OK is set, it needs no reset, and it is not quiesced: queues may be used. */
+bool virtio_device_running(const struct virtio_device *device);
+/* The guest broke a rule: counts, remembers @reason, sets NEEDS_RESET, tells the driver. Any thread of it. */
+void virtio_device_needs_reset(struct virtio_device *device, const char *reason);
+/* The device configuration changed: bumps the generation and tells the driver. Device's loop. */
+void virtio_device_config_changed(struct virtio_device *device);
+
+/* For the transport, on the device's loop: a write to the status register; 0 resets. */
+void virtio_device_set_status(struct virtio_device *device, uint8_t status);
+/* For the transport, on the device's loop: the driver enables a queue whose layout is set. */
+void virtio_device_enable_queue(struct virtio_device *device, uint16_t queue);
+/* For the machine: from its thread; done on the device's loop when they return. */
+void virtio_device_quiesce(struct virtio_device *device);
+void virtio_device_resume(struct virtio_device *device);
+/* {id, type, status, features, queues: [{size, chains, in-flight}], violations, last-violation, …}. */
+json_t *virtio_device_describe(struct virtio_device *device);
+
+#endif
