@@ -46,6 +46,12 @@ struct kvm_vcpus_options {
 	void *absent_context;
 	void (*event)(void *context, enum kvm_event event, const char *detail);
 	void *event_context;
+	/*
+	 * Makes the CPUID table of processor @index (cpuid.h), which the caller frees with free(). NULL: what KVM
+	 * supports, unchanged, with the APIC id put in. Called once a processor, on the creating thread.
+	 */
+	struct error *(*cpuid)(void *context, uint32_t index, struct kvm_cpuid2 **cpuid);
+	void *cpuid_context;
 };
 
 /* The register state a processor starts with; the others wait for INIT and SIPI. */
