@@ -99,8 +99,8 @@ struct memory_region *memory_map_find(const struct memory_map *map, uint64_t add
 int memory_region_plug(struct memory_map *map, struct memory_region *region, uint64_t offset,
 		       uint64_t size) MUST_CHECK;
 /*
- * Unplugs whole units, all of them plugged: marks, tells the listeners, waits for read sections that began
- * before, gives the memory back. 0, or -EBUSY when a listener or a device that still uses the range (for
+ * Unplugs whole units, all of them plugged: marks, waits for read sections that began before, tells the
+ * listeners, gives the memory back. 0, or -EBUSY when a listener or a device that still uses the range (for
  * longer than five seconds) does not allow it, with nothing changed.
  */
 int memory_region_unplug(struct memory_map *map, struct memory_region *region, uint64_t offset,
@@ -121,7 +121,7 @@ enum memory_access_mode { MEMORY_READ, MEMORY_WRITE };
 /*
  * The accessor. Resolves [address, address + size), @size > 0, to host memory: true and *@span if all of it
  * lies in one region and is plugged; false otherwise, and nothing may be touched. Only inside a read section;
- * the span is valid until the section ends. With MEMORY_WRITE the range counts as written (dirty log).
+ * the span is valid until the section ends. MEMORY_WRITE says that it will be written.
  */
 bool memory_access(struct memory_map *map, uint64_t address, uint64_t size,
 		   enum memory_access_mode mode, struct memory_span *span) MUST_CHECK;

@@ -54,14 +54,20 @@ uint64_t ram_backing_page_size(const struct ram_backing_options *backing);
 
 /*
  * Reserves address space and a backing of @size bytes, a multiple of the page size; nothing is committed.
- * A file is created if missing and grown to @size; a file that is larger, or one on a file system that
- * cannot allocate and punch holes, is refused. @name is copied.
+ * A file is created if missing; one that is neither empty nor of @size bytes, that another process uses, or
+ * whose file system cannot allocate and punch holes, is refused. Old content is dropped. @name is copied.
  */
 struct error *ram_block_create(const char *name, const struct ram_backing_options *options,
 			       uint64_t size, struct ram_block **block) MUST_CHECK;
 void ram_block_destroy(struct ram_block *block);
 DEFINE_CLEANUP(ram_block, struct ram_block *, ram_block_destroy)
 #define AUTO_RAM_BLOCK AUTO(cleanup_ram_block)
+
+/*
+ * Says that ranges as small as @granule bytes will be discarded: below 2 MiB, transparent huge pages are kept
+ * out, because the host frees a huge page only when all of it is given back.
+ */
+void ram_block_set_granule(struct ram_block *block, uint64_t granule);
 
 /*
  * Makes host memory certain for [offset, offset + size), both multiples of the page size: huge pages are
