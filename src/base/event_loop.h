@@ -22,12 +22,15 @@ typedef void (*event_handler)(void *context, uint32_t events);
 typedef void (*event_callback)(void *context);
 
 struct error *event_loop_create(struct event_loop **loop) MUST_CHECK;
-/* Frees the loop and all its sources; it must not be running. Accepts NULL. */
+/* Frees the loop, its sources and timers; it must not be running. Accepts NULL. */
 void event_loop_destroy(struct event_loop *loop);
 
 /* Runs on the calling thread until event_loop_stop. */
 void event_loop_run(struct event_loop *loop);
-/* Makes event_loop_run return after the handler in progress. Any thread. */
+/*
+ * Makes event_loop_run return after the handler in progress and the calls queued so far; one that has not
+ * started yet returns at once. Any thread, and signal handlers.
+ */
 void event_loop_stop(struct event_loop *loop);
 /* Starts a thread named @name (15 characters) that runs the loop; event_loop_join stops and reaps it. */
 struct error *event_loop_start_thread(struct event_loop *loop, const char *name) MUST_CHECK;
