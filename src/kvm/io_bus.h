@@ -16,7 +16,7 @@
 struct io_bus;
 
 struct io_handler {
-	/* @offset is relative to the range; @size is 1, 2, 4 or 8, inside the range. */
+	/* @offset is relative to the range; @size is 1, 2, 4 or 8, inside the range. NULL: all ones, dropped. */
 	void (*read)(void *context, uint64_t offset, void *data, uint32_t size);
 	void (*write)(void *context, uint64_t offset, const void *data, uint32_t size);
 };
