@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What a virtual processor says about itself: what KVM supports on this host, with the guest's own
+ * topology.
+ */
+#ifndef GODWIT_KVM_CPUID_H
+#define GODWIT_KVM_CPUID_H
+
+#include <linux/kvm.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "kvm/vm.h"
+
+/*
+ * Processors have the local APIC ids 0 … cpus - 1, one thread a core. The cores of a socket are
+ * neighbours; because APIC ids have no gaps, cores_per_socket is a power of two when there is more
+ * than one socket.
+ */
+struct kvm_cpu_topology {
+	uint32_t cpus;
+	uint32_t sockets;
+	uint32_t cores_per_socket;
+};
+
+/* @cpus processors on @sockets sockets if they can be spread evenly (see above), else on one. */
+struct kvm_cpu_topology kvm_cpu_topology_make(uint32_t cpus, uint32_t sockets);
+/* The table for processor @cpu of @vm; freed with free(). An error if KVM does not tell. */
+struct error *kvm_cpuid_build(struct kvm_vm *vm, uint32_t cpu,
+			      const struct kvm_cpu_topology *topology,
+			      struct kvm_cpuid2 **cpuid) MUST_CHECK;
+
+#define KVM_CPUID_ENTRIES_MAX 256 /* KVM's own limit */
+/*
+ * The pure part of kvm_cpuid_build: rewrites @cpuid, which has room for KVM_CPUID_ENTRIES_MAX
+ * entries, from what the host supports to what processor @cpu shows.
+ */
+void kvm_cpuid_fit(struct kvm_cpuid2 *cpuid, uint32_t cpu, const struct kvm_cpu_topology *topology,
+		   uint32_t physical_bits);
+
+#endif
