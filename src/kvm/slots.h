@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The listener that keeps KVM's memory slots equal to what is plugged, exactly, block by block: that is the
- * guarantee that a guest cannot use unplugged memory. slots.c tells how and why.
+ * The listener that keeps KVM's memory slots equal to what is plugged, exactly, block by block:
+ * that is the guarantee that a guest cannot use unplugged memory. slots.c tells how and why.
  */
 #ifndef GODWIT_KVM_SLOTS_H
 #define GODWIT_KVM_SLOTS_H
@@ -14,7 +14,7 @@ struct kvm_slots;
 
 struct kvm_slots_statistics {
 	uint32_t slots_max;	/* what KVM allows */
-	uint32_t slots_plugged;	/* in use for plugged memory */
+	uint32_t slots_plugged; /* in use for plugged memory */
 	uint32_t slots_zero;	/* in use for windows of zeros over unplugged memory */
 	uint64_t merges;	/* times neighbouring slots were joined to save some */
 	uint64_t refused;	/* plugs and unplugs answered "busy" for want of slots */
@@ -24,8 +24,8 @@ struct kvm_slots_statistics {
 };
 
 /*
- * @slots_limit bounds what is used (0: what KVM allows); @on_attempt, if not NULL, is called on a vCPU's thread
- * at most once a second and region when the guest touched unplugged memory.
+ * @slots_limit bounds what is used (0: what KVM allows); @on_attempt, if not NULL, is called on a
+ * vCPU's thread at most once a second and region when the guest touched unplugged memory.
  */
 struct error *kvm_slots_create(struct kvm_vm *vm, struct memory_map *map, uint32_t slots_limit,
 			       struct kvm_slots **slots) MUST_CHECK;

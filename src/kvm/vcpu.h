@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Virtual processors: one thread each, running the guest until it exits to user space, dispatching I/O to the
- * buses, pausing and resuming together.
+ * Virtual processors: one thread each, running the guest until it exits to user space, dispatching
+ * I/O to the buses, pausing and resuming together.
  *
- * States: every vCPU thread is either in the guest (or about to be), or parked. kvm_vcpus_pause waits until all
- * are parked; pauses nest (an operator's stop, a slot change) and the guest runs when every one is undone.
+ * A vCPU's thread is in the guest, in an exit handler, or parked. Two ways to stop them, which nest
+ * and mix:
+ *
+ *   hold   until none executes guest code; handlers may be under way and cannot re-enter the guest.
+ * Any thread may hold, a device's that a handler waits for included. For slots that are being cut.
+ *   pause  until all are parked with no exit half handled, so that their state can be read and
+ * written. Only from the machine's main thread.
  */
 #ifndef GODWIT_KVM_VCPU_H
 #define GODWIT_KVM_VCPU_H
@@ -19,7 +24,8 @@
 
 struct kvm_vcpus;
 
-/* Why the machine must act; called on a vCPU's thread, which goes on (or parks, if paused) when it returns. */
+/* Why the machine must act; called on a vCPU's thread, which goes on (or parks, if paused) when it
+ * returns. */
 enum kvm_event {
 	KVM_EVENT_SHUTDOWN,	  /* triple fault: the guest wants, or needs, a reset */
 	KVM_EVENT_INTERNAL_ERROR, /* KVM could not go on; the vCPU parks for good (until a reset) */
@@ -28,16 +34,18 @@ enum kvm_event {
 /* What the vCPUs ask of the owner of the guest's absent memory (slots.h provides it). */
 struct kvm_absent_ops {
 	/*
-	 * The guest read or wrote [address, address + size) and KVM has no writable memory there. Returns true if the
-	 * address belongs to a memory region; a read's @data is then filled, a write counted (or done, if the memory
-	 * is there after all because a slot was just changing).
+	 * The guest read or wrote [address, address + size) and KVM has no writable memory there.
+	 * Returns true if the address belongs to a memory region; a read's @data is then filled, a
+	 * write counted (or done, if the memory is there after all because a slot was just
+	 * changing).
 	 */
 	bool (*access)(void *context, uint64_t address, void *data, uint32_t size, bool write);
 	/*
-	 * KVM could not emulate an instruction. Returns true if slots changed such that trying again may help; false:
-	 * the guest gets an exception.
+	 * KVM could not emulate an instruction. Returns true if slots changed since *seen, such
+	 * that trying again may help, and updates *seen (one per vCPU, 0 at first); false: the
+	 * guest gets an exception.
 	 */
-	bool (*emulation_failed)(void *context);
+	bool (*emulation_failed)(void *context, uint64_t *seen);
 };
 
 struct kvm_vcpus_options {
@@ -47,8 +55,8 @@ struct kvm_vcpus_options {
 	void (*event)(void *context, enum kvm_event event, const char *detail);
 	void *event_context;
 	/*
-	 * Makes the CPUID table of processor @index (cpuid.h), which the caller frees with free(). NULL: what KVM
-	 * supports, unchanged, with the APIC id put in. Called once a processor, on the creating thread.
+	 * Makes the CPUID table of processor @index (cpuid.h), which the caller frees with free().
+	 * Called once a processor, on the creating thread.
 	 */
 	struct error *(*cpuid)(void *context, uint32_t index, struct kvm_cpuid2 **cpuid);
 	void *cpuid_context;
@@ -60,8 +68,8 @@ struct kvm_boot_state {
 	uint64_t entry;	   /* instruction pointer */
 	uint64_t rsi, rbx; /* boot parameters: Linux 64-bit entry takes rsi, PVH ebx */
 	uint64_t stack;
-	uint64_t cr3;	  /* page tables, long mode only */
-	uint64_t gdt;	  /* guest address of the descriptor table, with limit */
+	uint64_t cr3; /* page tables, long mode only */
+	uint64_t gdt; /* guest address of the descriptor table, with limit */
 	uint16_t gdt_limit;
 };
 
@@ -73,14 +81,13 @@ void kvm_vcpus_destroy(struct kvm_vcpus *vcpus);
 uint32_t kvm_vcpus_count(const struct kvm_vcpus *vcpus);
 
 /* Puts all processors into the state after reset, the first one at @boot. Only while paused. */
-struct error *kvm_vcpus_reset(struct kvm_vcpus *vcpus, const struct kvm_boot_state *boot) MUST_CHECK;
+struct error *kvm_vcpus_reset(struct kvm_vcpus *vcpus,
+			      const struct kvm_boot_state *boot) MUST_CHECK;
 
-/*
- * Parks all vCPUs and returns when none executes guest code or an exit handler; nests. Not from a vCPU's
- * thread, except kvm_vcpus_pause_from_exit, which counts the caller as parked while it waits.
- */
 void kvm_vcpus_pause(struct kvm_vcpus *vcpus);
 void kvm_vcpus_resume(struct kvm_vcpus *vcpus);
+void kvm_vcpus_hold(struct kvm_vcpus *vcpus);
+void kvm_vcpus_release(struct kvm_vcpus *vcpus);
 
 struct kvm_vcpu_statistics {
 	uint64_t exits, pio_exits, mmio_exits, other_exits;

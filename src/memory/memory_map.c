@@ -2,9 +2,9 @@
 /*
  * The guest memory map, see memory_map.h.
  *
- * Transactions (plug, unplug, listeners coming and going) hold `lock`. Readers hold nothing: the table of
- * regions is fixed once the guest runs, and the bitmaps of plugged units are read word by word inside a read
- * section. The guest controls every address that comes in here.
+ * Transactions (plug, unplug, listeners coming and going) hold `lock`. Readers hold nothing: the
+ * table of regions is fixed once the guest runs, and the bitmaps of plugged units are read word by
+ * word inside a read section. The guest controls every address that comes in here.
  *
  * The order of an unplug is what makes it safe:
  *   1. the units are marked unplugged, so no new access of a device starts;
@@ -114,8 +114,7 @@ static struct error *insert_region(struct memory_map *map, struct memory_region 
 	map->regions[place] = region;
 	map->region_count++;
 	for (int i = 0; i < map->region_count; i++)
-		map->regions[i]->next =
-			i + 1 < map->region_count ? map->regions[i + 1] : NULL;
+		map->regions[i]->next = i + 1 < map->region_count ? map->regions[i + 1] : NULL;
 	return NULL;
 }
 
@@ -141,7 +140,8 @@ struct error *memory_map_add(struct memory_map *map, uint64_t address, uint64_t 
 		return error_system(ENOMEM, "memory region");
 	if (!size || !checked_add(address, size, &end) ||
 	    !range_contains(0, block->size, block_offset, size))
-		return error_new(EINVAL, "memory region at 0x%" PRIx64 " does not fit its block '%s'",
+		return error_new(EINVAL,
+				 "memory region at 0x%" PRIx64 " does not fit its block '%s'",
 				 address, block->name);
 	*region = (struct memory_region){.address = address,
 					 .size = size,
@@ -161,9 +161,10 @@ struct error *memory_map_add(struct memory_map *map, uint64_t address, uint64_t 
 		int failure = ram_block_commit(block, block_offset, size);
 
 		if (failure)
-			return error_system(-failure, "the host has no memory for '%s' (%" PRIu64
-						      " MiB): free some, or enlarge the pool of huge "
-						      "pages",
+			return error_system(-failure,
+					    "the host has no memory for '%s' (%" PRIu64
+					    " MiB): free some, or enlarge the pool of huge "
+					    "pages",
 					    block->name, size >> 20);
 	}
 	struct error *error = insert_region(map, region);
@@ -215,7 +216,8 @@ static void mark(struct memory_region *region, uint64_t offset, uint64_t size, b
 	}
 }
 
-/* Whether every unit that [offset, offset + size) touches is plugged (unplugged, with @plugged false). */
+/* Whether every unit that [offset, offset + size) touches is plugged (unplugged, with @plugged
+ * false). */
 static bool all_marked(const struct memory_region *region, uint64_t offset, uint64_t size,
 		       bool plugged)
 {
@@ -254,8 +256,19 @@ uint64_t memory_region_plugged_size(const struct memory_region *region)
 	units = 0;
 	for (size_t word = 0; word < bitmap_words(region->size / region->unit); word++)
 		units += (uint64_t)__builtin_popcountll(
-			__atomic_load_n(&region->plugged[word], __ATOMIC_RELAXED));
+		    __atomic_load_n(&region->plugged[word], __ATOMIC_RELAXED));
 	return units * region->unit;
+}
+
+/* Nobody can reach the range any more; if the host will not take it back, that costs memory, no
+ * more. */
+static void give_back(const struct memory_region *region, uint64_t offset, uint64_t size)
+{
+	int failure = ram_block_discard(region->block, region->block_offset + offset, size);
+
+	if (failure)
+		log_error("memory '%s': cannot return %" PRIu64 " bytes to the host: %s",
+			  region->block->name, size, strerrordesc_np(-failure));
 }
 
 int memory_region_plug(struct memory_map *map, struct memory_region *region, uint64_t offset,
@@ -280,9 +293,10 @@ int memory_region_plug(struct memory_map *map, struct memory_region *region, uin
 	} else {
 		for (struct memory_listener *l = map->listeners; l != listener; l = l->next)
 			if (l->unplug(l, region, offset, size))
-				log_error("memory '%s': a listener keeps a range that was not plugged",
-					  region->block->name);
-		ram_block_discard(region->block, region->block_offset + offset, size);
+				log_error(
+				    "memory '%s': a listener keeps a range that was not plugged",
+				    region->block->name);
+		give_back(region, offset, size);
 	}
 	pthread_mutex_unlock(&map->lock);
 	return failure ? -EBUSY : 0;
@@ -322,14 +336,8 @@ int memory_region_unplug(struct memory_map *map, struct memory_region *region, u
 
 	pthread_mutex_lock(&map->lock);
 	failure = take_away(map, region, offset, size);
-	if (!failure) {
-		int left = ram_block_discard(region->block, region->block_offset + offset, size);
-
-		/* The guest cannot reach it any more; only the host's memory is not back yet. */
-		if (left)
-			log_error("memory '%s': cannot return %" PRIu64 " bytes to the host: %s",
-				  region->block->name, size, strerrordesc_np(-left));
-	}
+	if (!failure)
+		give_back(region, offset, size);
 	pthread_mutex_unlock(&map->lock);
 	return failure;
 }
@@ -368,8 +376,9 @@ bool memory_access(struct memory_map *map, uint64_t address, uint64_t size,
 enum copy_direction { COPY_OUT, COPY_IN };
 
 /*
- * Copies between @buffer and guest memory stretch by stretch: a stretch ends with its region and, in elastic
- * memory, with its unit. Absent stretches end the copy, or with @tolerant read as zeros and swallow writes.
+ * Copies between @buffer and guest memory stretch by stretch: a stretch ends with its region and,
+ * in elastic memory, with its unit. Absent stretches end the copy, or with @tolerant read as zeros
+ * and swallow writes.
  */
 static bool copy(struct memory_map *map, uint64_t address, uint8_t *buffer, uint64_t size,
 		 enum copy_direction direction, bool tolerant)

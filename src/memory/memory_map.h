@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The guest memory map: which RAM block answers at which guest physical address, and which parts of it are
- * plugged. Every access of device code to guest memory goes through memory_access below; there is no other
- * arithmetic on guest addresses.
+ * The guest memory map: which RAM block answers at which guest physical address, and which parts of
+ * it are plugged. Every access of device code to guest memory goes through memory_access below;
+ * there is no other arithmetic on guest addresses.
  *
- * Regions are added before the guest runs and stay. What changes while it runs is which units of an elastic
- * region are plugged. A change is a transaction: listeners (KVM's slots, later vhost-user back-ends, VFIO,
- * RDMA) are asked first and may refuse; nothing has changed then.
+ * Regions are added before the guest runs and stay. What changes while it runs is which units of an
+ * elastic region are plugged. A change is a transaction: listeners (KVM's slots, later vhost-user
+ * back-ends, VFIO, RDMA) are asked first and may refuse; nothing has changed then.
  *
- * Readers never block. A device brackets its use of guest memory with memory_read_begin and memory_read_end
- * (a "read section", as in SRCU); spans stay valid inside the section even if the range is unplugged
- * meanwhile, because the unplugging side waits for all sections that began earlier to end before it gives the
- * memory back. A section may end on another thread than it began on, so an asynchronous disk request keeps its
- * own open until it completes.
+ * Readers never block. A device brackets its use of guest memory with memory_read_begin and
+ * memory_read_end (a "read section", as in SRCU); spans stay valid inside the section even if the
+ * range is unplugged meanwhile, because the unplugging side waits for all sections that began
+ * earlier to end before it gives the memory back. A section may end on another thread than it began
+ * on, so an asynchronous disk request keeps its own open until it completes.
  */
 #ifndef GODWIT_MEMORY_MEMORY_MAP_H
 #define GODWIT_MEMORY_MEMORY_MAP_H
@@ -28,18 +28,18 @@ struct memory_map;
 
 /* One contiguous range of guest physical addresses backed by one RAM block. */
 struct memory_region {
-	uint64_t address;        /* guest physical, bytes */
-	uint64_t size;           /* bytes */
+	uint64_t address;	 /* guest physical, bytes */
+	uint64_t size;		 /* bytes */
 	struct ram_block *block; /* not owned */
-	uint64_t block_offset;   /* bytes into the block */
-	uint64_t unit;           /* size of a plug unit in bytes, a power of two; 0: always plugged */
+	uint64_t block_offset;	 /* bytes into the block */
+	uint64_t unit; /* size of a plug unit in bytes, a power of two; 0: always plugged */
 	/*
-	 * One bit per unit, set when plugged. Written only by transactions; readers inside a read section load
-	 * its words atomically. NULL when unit is 0.
+	 * One bit per unit, set when plugged. Written only by transactions; readers inside a read
+	 * section load its words atomically. NULL when unit is 0.
 	 */
 	uint64_t *plugged;
 	struct memory_region *next; /* ascending address */
-	void *listener_data[4];     /* one slot per listener, in order of registration */
+	void *listener_data[4];	    /* one slot per listener, in order of registration */
 };
 
 /* A place in guest memory that device code may touch: wholly inside one region and plugged. */
@@ -54,17 +54,18 @@ struct memory_listener {
 	struct error *(*region_add)(struct memory_listener *listener, struct memory_region *region);
 	void (*region_remove)(struct memory_listener *listener, struct memory_region *region);
 	/*
-	 * [offset, offset + size) of @region, whole units, is about to be plugged: make it usable. 0, or -EBUSY
-	 * when a budget does not allow it, with nothing changed.
+	 * [offset, offset + size) of @region, whole units, is about to be plugged: make it usable.
+	 * 0, or -EBUSY when a budget does not allow it, with nothing changed.
 	 */
 	int (*plug)(struct memory_listener *listener, struct memory_region *region, uint64_t offset,
 		    uint64_t size);
 	/*
-	 * The range, all of it plugged, is about to be unplugged: after this returns 0 nobody behind the listener
-	 * can reach it. -EBUSY when a budget does not allow it, with nothing changed.
+	 * The range, all of it plugged, is about to be unplugged: after this returns 0 nobody
+	 * behind the listener can reach it. -EBUSY when a budget does not allow it, with nothing
+	 * changed.
 	 */
-	int (*unplug)(struct memory_listener *listener, struct memory_region *region, uint64_t offset,
-		      uint64_t size);
+	int (*unplug)(struct memory_listener *listener, struct memory_region *region,
+		      uint64_t offset, uint64_t size);
 	struct memory_listener *next;
 	int index; /* into memory_region.listener_data */
 };
@@ -80,9 +81,9 @@ struct error *memory_map_add_listener(struct memory_map *map,
 void memory_map_remove_listener(struct memory_map *map, struct memory_listener *listener);
 
 /*
- * Adds [address, address + size) backed by @block from @block_offset. @unit 0: always plugged; otherwise an
- * elastic region, wholly unplugged at first. Overlap with another region is an error. Only while no device and
- * no vCPU runs.
+ * Adds [address, address + size) backed by @block from @block_offset. @unit 0: always plugged;
+ * otherwise an elastic region, wholly unplugged at first. Overlap with another region is an error.
+ * Only while no device and no vCPU runs.
  */
 struct error *memory_map_add(struct memory_map *map, uint64_t address, uint64_t size,
 			     struct ram_block *block, uint64_t block_offset, uint64_t unit,
@@ -92,20 +93,21 @@ struct memory_region *memory_map_first(const struct memory_map *map);
 struct memory_region *memory_map_find(const struct memory_map *map, uint64_t address);
 
 /*
- * Plugs [offset, offset + size) of @region, whole units of which none is plugged: commits host memory, then
- * tells the listeners, then marks it. 0, or -EBUSY when the host or a listener has no room, with nothing
- * changed. Blocks; for a thread that may wait.
+ * Plugs [offset, offset + size) of @region, whole units of which none is plugged: commits host
+ * memory, then tells the listeners, then marks it. 0, or -EBUSY when the host or a listener has no
+ * room, with nothing changed. Blocks; for a thread that may wait.
  */
 int memory_region_plug(struct memory_map *map, struct memory_region *region, uint64_t offset,
 		       uint64_t size) MUST_CHECK;
 /*
- * Unplugs whole units, all of them plugged: marks, waits for read sections that began before, tells the
- * listeners, gives the memory back. 0, or -EBUSY when a listener or a device that still uses the range (for
- * longer than five seconds) does not allow it, with nothing changed.
+ * Unplugs whole units, all of them plugged: marks, waits for read sections that began before, tells
+ * the listeners, gives the memory back. 0, or -EBUSY when a listener or a device that still uses
+ * the range (for longer than five seconds) does not allow it, with nothing changed.
  */
 int memory_region_unplug(struct memory_map *map, struct memory_region *region, uint64_t offset,
 			 uint64_t size) MUST_CHECK;
-/* Whether all (any) units of the range are plugged. The range is inside the region; need not be aligned. */
+/* Whether all (any) units of the range are plugged. The range is inside the region; need not be
+ * aligned. */
 bool memory_region_all_plugged(const struct memory_region *region, uint64_t offset, uint64_t size);
 bool memory_region_any_plugged(const struct memory_region *region, uint64_t offset, uint64_t size);
 /* Bytes plugged in the whole region. */
@@ -119,22 +121,24 @@ void memory_read_end(struct memory_map *map, int token);
 enum memory_access_mode { MEMORY_READ, MEMORY_WRITE };
 
 /*
- * The accessor. Resolves [address, address + size), @size > 0, to host memory: true and *@span if all of it
- * lies in one region and is plugged; false otherwise, and nothing may be touched. Only inside a read section;
- * the span is valid until the section ends. MEMORY_WRITE says that it will be written.
+ * The accessor. Resolves [address, address + size), @size > 0, to host memory: true and *@span if
+ * all of it lies in one region and is plugged; false otherwise, and nothing may be touched. Only
+ * inside a read section; the span is valid until the section ends. MEMORY_WRITE says that it will
+ * be written.
  */
 bool memory_access(struct memory_map *map, uint64_t address, uint64_t size,
 		   enum memory_access_mode mode, struct memory_span *span) MUST_CHECK;
 /*
- * Copies with their own read section and across region boundaries; false (and possibly a partial copy) if a
- * byte is not plugged RAM.
+ * Copies with their own read section and across region boundaries; false (and possibly a partial
+ * copy) if a byte is not plugged RAM.
  */
 bool memory_read(struct memory_map *map, uint64_t address, void *buffer, uint64_t size) MUST_CHECK;
 bool memory_write(struct memory_map *map, uint64_t address, const void *buffer,
 		  uint64_t size) MUST_CHECK;
 /*
- * Copies out of and into what may be partly absent: absent bytes read as zeros and ignore writes. For
- * emulating a guest's own accesses while a slot is being changed. Returns false if the range touches no region.
+ * Copies out of and into what may be partly absent: absent bytes read as zeros and ignore writes.
+ * For emulating a guest's own accesses while a slot is being changed. Returns false if the range
+ * touches no region.
  */
 bool memory_read_or_zero(struct memory_map *map, uint64_t address, void *buffer, uint64_t size);
 bool memory_write_or_drop(struct memory_map *map, uint64_t address, const void *buffer,

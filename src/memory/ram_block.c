@@ -2,15 +2,16 @@
 /*
  * Host memory for guests, see ram_block.h.
  *
- * All backings are mapped with MAP_NORESERVE, so that a block costs address space only. What commits memory
- * differs:
+ * All backings are mapped with MAP_NORESERVE, so that a block costs address space only. What
+ * commits memory differs:
  *
  *   memfd, anon   the host overcommits: pages come with the first touch (or at once with prealloc)
- *   hugetlb       fallocate() takes huge pages from the pool, or says that the pool is dry; touching a huge
- *                 page that was never taken would end in SIGBUS
- *   file          fallocate() allocates blocks of the file system, or says that it is full; the same SIGBUS
+ *   hugetlb       fallocate() takes huge pages from the pool, or says that the pool is dry;
+ * touching a huge page that was never taken would end in SIGBUS file          fallocate() allocates
+ * blocks of the file system, or says that it is full; the same SIGBUS
  *
- * Discarding is MADV_DONTNEED for anonymous memory and a punched hole for everything that has a descriptor.
+ * Discarding is MADV_DONTNEED for anonymous memory and a punched hole for everything that has a
+ * descriptor.
  */
 #include "memory/ram_block.h"
 
@@ -139,8 +140,8 @@ static struct error *open_memfd(struct ram_block *block)
 }
 
 /*
- * Two machines on one file would share their memory; an open file description lock, which lasts as long as
- * the descriptor, keeps them apart.
+ * Two machines on one file would share their memory; an open file description lock, which lasts as
+ * long as the descriptor, keeps them apart.
  */
 static struct error *lock_file(struct ram_block *block)
 {
@@ -165,10 +166,9 @@ static struct error *open_file(struct ram_block *block)
 		return error_new(EINVAL, "memory file '%s' is not a regular file", path);
 	TRY(lock_file(block));
 	if (info.st_size && (uint64_t)info.st_size != block->size)
-		return error_new(EINVAL,
-				 "memory file '%s' has %s, not %s: name another file or remove it",
-				 path, size_format((uint64_t)info.st_size, have),
-				 size_format(block->size, want));
+		return error_new(
+		    EINVAL, "memory file '%s' has %s, not %s: name another file or remove it", path,
+		    size_format((uint64_t)info.st_size, have), size_format(block->size, want));
 	if (ftruncate(block->fd, (off_t)block->size) < 0)
 		return error_system(errno, "cannot size memory file '%s'", path);
 	/* Elastic memory needs both operations later; find out now. Old content goes with it. */
@@ -176,9 +176,8 @@ static struct error *open_file(struct ram_block *block)
 		return error_system(errno, "cannot allocate in memory file '%s'", path);
 	if (fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
 		      (off_t)block->size) < 0)
-		return error_system(errno,
-				    "the file system of memory file '%s' cannot give memory back",
-				    path);
+		return error_system(
+		    errno, "the file system of memory file '%s' cannot give memory back", path);
 	return NULL;
 }
 
@@ -187,10 +186,10 @@ static struct error *map_block(struct ram_block *block)
 {
 	uint64_t alignment = MAX(block->page_size, HOST_ALIGNMENT);
 	uint64_t reserved = block->size + alignment;
-	int flags = MAP_FIXED | MAP_NORESERVE |
-		    (block->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
-	uint8_t *area = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			     -1, 0);
+	int flags =
+	    MAP_FIXED | MAP_NORESERVE | (block->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+	uint8_t *area =
+	    mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uint8_t *start;
 
 	if (area == MAP_FAILED)
@@ -221,7 +220,8 @@ static struct error *bind_block(const struct ram_block *block)
 	if (block->options.host_node < 0)
 		return NULL;
 	nodes = 1UL << block->options.host_node;
-	if (syscall(SYS_mbind, block->host, block->size, MPOL_BIND, &nodes, HOST_NODE_MAX + 1, 0) < 0)
+	if (syscall(SYS_mbind, block->host, block->size, MPOL_BIND, &nodes, HOST_NODE_MAX + 1, 0) <
+	    0)
 		return error_system(errno, "cannot bind memory '%s' to host node %d", block->name,
 				    block->options.host_node);
 	return NULL;
@@ -298,8 +298,8 @@ int ram_block_discard(struct ram_block *block, uint64_t offset, uint64_t size)
 		return madvise(block->host + offset, size, MADV_DONTNEED) < 0 ? -errno : 0;
 	return fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
 			 (off_t)size) < 0
-		       ? -errno
-		       : 0;
+		   ? -errno
+		   : 0;
 }
 
 /* Counts what mincore says, a stretch at a time so that the vector stays small. */
@@ -313,7 +313,8 @@ static uint64_t resident_pages(const struct ram_block *block)
 	for (uint64_t page = 0; vector && page < pages; page += STRETCH) {
 		uint64_t count = MIN(pages - page, (uint64_t)STRETCH);
 
-		if (mincore(block->host + page * BASE_PAGE_SIZE, count * BASE_PAGE_SIZE, vector) < 0)
+		if (mincore(block->host + page * BASE_PAGE_SIZE, count * BASE_PAGE_SIZE, vector) <
+		    0)
 			break;
 		for (uint64_t i = 0; i < count; i++)
 			total += vector[i] & 1;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A RAM block owns one piece of host memory that guests use: where it comes from, its page size, and the
- * one mapping of it in this process. It knows nothing of guest addresses.
+ * A RAM block owns one piece of host memory that guests use: where it comes from, its page size,
+ * and the one mapping of it in this process. It knows nothing of guest addresses.
  *
- * "Commit" makes host memory certain for a range, so that touching it later cannot fail; "discard" gives
- * the range back to the host at once, after which it reads as zeros. Both are for the owner of the block
- * and not synchronised: callers make sure that no two overlap.
+ * "Commit" makes host memory certain for a range, so that touching it later cannot fail; "discard"
+ * gives the range back to the host at once, after which it reads as zeros. Both are for the owner
+ * of the block and not synchronised: callers make sure that no two overlap.
  */
 #ifndef GODWIT_MEMORY_RAM_BLOCK_H
 #define GODWIT_MEMORY_RAM_BLOCK_H
@@ -17,7 +17,7 @@
 #include "base/options.h"
 
 enum ram_backing {
-	RAM_BACKING_MEMFD,   /* shared, page size 4 KiB (transparent huge pages as the host allows) */
+	RAM_BACKING_MEMFD, /* shared, page size 4 KiB (transparent huge pages as the host allows) */
 	RAM_BACKING_HUGETLB, /* memfd from a pool of huge pages of 2 MiB or 1 GiB */
 	RAM_BACKING_ANON,    /* private anonymous memory */
 	RAM_BACKING_FILE,    /* shared mapping of a file */
@@ -26,36 +26,39 @@ enum ram_backing {
 struct ram_backing_options {
 	enum ram_backing backing;
 	uint64_t page_size; /* hugetlb only: 2 MiB or 1 GiB; 0 is 2 MiB */
-	char *path;         /* file only; owned by whoever owns the options */
-	int host_node;      /* NUMA node of the host to bind to, or -1 */
-	bool prealloc;      /* commit also touches every page, on backings where that is not implied */
+	char *path;	    /* file only; owned by whoever owns the options */
+	int host_node;	    /* NUMA node of the host to bind to, or -1 */
+	bool prealloc; /* commit also touches every page, on backings where that is not implied */
 };
 
 struct ram_block {
 	char name[32];
 	struct ram_backing_options options; /* path is a copy */
-	uint8_t *host;      /* start of the mapping; aligned to the larger of page size and 2 MiB */
-	uint64_t size;      /* bytes, a multiple of page_size */
+	uint8_t *host;	    /* start of the mapping; aligned to the larger of page size and 2 MiB */
+	uint64_t size;	    /* bytes, a multiple of page_size */
 	uint64_t page_size; /* bytes */
-	int fd;             /* -1 for anonymous memory */
+	int fd;		    /* -1 for anonymous memory */
 };
 
 /*
- * Takes backing=memfd|hugetlb|hugetlb-2M|hugetlb-1G|anon|file:PATH, host-node=N and prealloc=on|off from
+ * Takes backing=memfd|hugetlb|hugetlb-2M|hugetlb-1G|anon|file:PATH, host-node=N and prealloc=on|off
+ * from
  * @options. Defaults: memfd, no binding, no preallocation. Free with ram_backing_options_clear.
  */
 struct error *ram_backing_options_take(struct options *options,
 				       struct ram_backing_options *backing) MUST_CHECK;
 void ram_backing_options_clear(struct ram_backing_options *backing);
 /* "memfd", "hugetlb-2M", "file:/x" … for reports. */
-const char *ram_backing_describe(const struct ram_backing_options *backing, char *text, size_t size);
+const char *ram_backing_describe(const struct ram_backing_options *backing, char *text,
+				 size_t size);
 /* The page size that @backing will have, in bytes, before a block exists. */
 uint64_t ram_backing_page_size(const struct ram_backing_options *backing);
 
 /*
- * Reserves address space and a backing of @size bytes, a multiple of the page size; nothing is committed.
- * A file is created if missing; one that is neither empty nor of @size bytes, that another process uses, or
- * whose file system cannot allocate and punch holes, is refused. Old content is dropped. @name is copied.
+ * Reserves address space and a backing of @size bytes, a multiple of the page size; nothing is
+ * committed. A file is created if missing; one that is neither empty nor of @size bytes, that
+ * another process uses, or whose file system cannot allocate and punch holes, is refused. Old
+ * content is dropped. @name is copied.
  */
 struct error *ram_block_create(const char *name, const struct ram_backing_options *options,
 			       uint64_t size, struct ram_block **block) MUST_CHECK;
@@ -64,20 +67,22 @@ DEFINE_CLEANUP(ram_block, struct ram_block *, ram_block_destroy)
 #define AUTO_RAM_BLOCK AUTO(cleanup_ram_block)
 
 /*
- * Says that ranges as small as @granule bytes will be discarded: below 2 MiB, transparent huge pages are kept
- * out, because the host frees a huge page only when all of it is given back.
+ * Says that ranges as small as @granule bytes will be discarded: below 2 MiB, transparent huge
+ * pages are kept out, because the host frees a huge page only when all of it is given back.
  */
 void ram_block_set_granule(struct ram_block *block, uint64_t granule);
 
 /*
- * Makes host memory certain for [offset, offset + size), both multiples of the page size: huge pages are
- * taken from the pool, file blocks allocated. On memfd and anonymous memory the host overcommits, and this
- * does nothing unless prealloc is set. 0, or -ENOSPC or -ENOMEM with nothing left committed.
+ * Makes host memory certain for [offset, offset + size), both multiples of the page size: huge
+ * pages are taken from the pool, file blocks allocated. On memfd and anonymous memory the host
+ * overcommits, and this does nothing unless prealloc is set. 0, or -ENOSPC or -ENOMEM with nothing
+ * left committed.
  */
 int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size) MUST_CHECK;
 /* Gives the range back to the host; it reads as zeros afterwards. 0 or a negative errno. */
 int ram_block_discard(struct ram_block *block, uint64_t offset, uint64_t size) MUST_CHECK;
-/* Bytes of the block that the host holds now (mincore and the file's allocation); for reports, slow. */
+/* Bytes of the block that the host holds now (mincore and the file's allocation); for reports,
+ * slow. */
 uint64_t ram_block_resident(const struct ram_block *block);
 
 #endif

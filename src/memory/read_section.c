@@ -2,10 +2,10 @@
 /*
  * Read sections, see read_section.h.
  *
- * Why both sets are drained: a reader may load `current`, be delayed, and count itself in that set after the
- * writer has made the other one current. For the writer of that moment it is a late reader (it counted itself
- * after the writer's check, so it sees the writer's stores), but for the next writer it is an early one in the
- * set that is not current.
+ * Why both sets are drained: a reader may load `current`, be delayed, and count itself in that set
+ * after the writer has made the other one current. For the writer of that moment it is a late
+ * reader (it counted itself after the writer's check, so it sees the writer's stores), but for the
+ * next writer it is an early one in the set that is not current.
  */
 #include "memory/read_section.h"
 
@@ -41,7 +41,8 @@ void read_section_end(struct read_sections *sections, int token)
 	__atomic_fetch_add(&sections->stripes[token >> 1].ended[token & 1], 1, __ATOMIC_RELEASE);
 }
 
-/* Ends are summed first: a section counted as ended was begun, so equality means that none is open. */
+/* Ends are summed first: a section counted as ended was begun, so equality means that none is open.
+ */
 static bool set_is_idle(const struct read_sections *sections, unsigned int set)
 {
 	uint64_t begun = 0, ended = 0;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Read sections: readers that never block, and a writer that waits until every reader that began earlier has
- * ended. The scheme is that of the kernel's sleepable RCU: two sets of counters, of which readers use the
- * current one; the writer drains the other set, makes it current, and drains the first.
+ * Read sections: readers that never block, and a writer that waits until every reader that began
+ * earlier has ended. The scheme is that of the kernel's sleepable RCU: two sets of counters, of
+ * which readers use the current one; the writer drains the other set, makes it current, and drains
+ * the first.
  */
 #ifndef GODWIT_MEMORY_READ_SECTION_H
 #define GODWIT_MEMORY_READ_SECTION_H
@@ -24,8 +25,9 @@ struct read_sections {
 int read_section_begin(struct read_sections *sections);
 void read_section_end(struct read_sections *sections, int token);
 /*
- * Waits until all sections that began before the call ended, at most @timeout_ns; false on time-out. What the
- * caller stored before the call is seen by every section that begins after it. One caller at a time.
+ * Waits until all sections that began before the call ended, at most @timeout_ns; false on
+ * time-out. What the caller stored before the call is seen by every section that begins after it.
+ * One caller at a time.
  */
 bool read_sections_wait(struct read_sections *sections, int64_t timeout_ns);
 
