@@ -9,12 +9,12 @@
 
 /* Why a resize is not done, or `ready` when it is. */
 enum virtio_mem_reason {
-	VIRTIO_MEM_READY,	   /* plugged equals requested */
-	VIRTIO_MEM_PENDING,	   /* the guest is working on it */
-	VIRTIO_MEM_BUSY,	   /* the host had no memory or slots to give at the last request */
-	VIRTIO_MEM_GUEST_OOM,	   /* the guest stopped plugging because it cannot use more */
-	VIRTIO_MEM_NO_DRIVER,	   /* no driver has claimed the device */
-	VIRTIO_MEM_GUEST_REFUSES,  /* the guest stopped unplugging: memory is in use there */
+	VIRTIO_MEM_READY,	  /* plugged equals requested */
+	VIRTIO_MEM_PENDING,	  /* the guest is working on it */
+	VIRTIO_MEM_BUSY,	  /* the host had no memory or slots to give at the last request */
+	VIRTIO_MEM_GUEST_OOM,	  /* the guest stopped plugging because it cannot use more */
+	VIRTIO_MEM_NO_DRIVER,	  /* no driver has claimed the device */
+	VIRTIO_MEM_GUEST_REFUSES, /* the guest stopped unplugging: memory is in use there */
 };
 const char *virtio_mem_reason_name(enum virtio_mem_reason reason);
 
@@ -34,8 +34,8 @@ struct virtio_mem_status {
 struct error *virtio_mem_create(const struct virtio_mem_options *options, struct memory_map *map,
 				struct virtio_device **device) MUST_CHECK;
 /*
- * Asks the guest for @size bytes plugged; returns at once. An error (not a multiple of the block size, above the
- * maximum) changes nothing. Any thread.
+ * Asks the guest for @size bytes plugged; returns at once. An error (not a multiple of the block
+ * size, above the maximum) changes nothing. Any thread.
  */
 struct error *virtio_mem_request(struct virtio_device *device, uint64_t size) MUST_CHECK;
 /* Any thread. */
