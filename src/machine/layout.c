@@ -133,6 +133,8 @@ uint32_t layout_boot_ranges(const struct layout *layout,
 	/* Linux uses ECAM only where the firmware reserves it. */
 	ranges[count++] =
 	    (struct layout_range){LAYOUT_ECAM_START, LAYOUT_ECAM_SIZE, LAYOUT_RESERVED};
+	ranges[count++] =
+	    (struct layout_range){LAYOUT_KVM_START, LAYOUT_4G - LAYOUT_KVM_START, LAYOUT_RESERVED};
 	if (layout->high_end > LAYOUT_4G)
 		ranges[count++] =
 		    (struct layout_range){LAYOUT_4G, layout->high_end - LAYOUT_4G, LAYOUT_RAM};

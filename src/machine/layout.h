@@ -8,7 +8,7 @@
  *   1 MiB             RAM, --memory entries in order, up to 3 GiB
  *   3 GiB             window for 32-bit BARs
  *   0xE0000000        PCI configuration space (ECAM), bus 0
- *   0xFEC00000        I/O APIC, local APICs at 0xFEE00000
+ *   0xFEC00000        I/O APIC, local APICs at 0xFEE00000, KVM's own pages below 4 GiB
  *   4 GiB             RAM that did not fit below
  *   next              one region for each elastic device, never two adjacent
  *   next              window for 64-bit BARs
@@ -17,6 +17,7 @@
 #define GODWIT_MACHINE_LAYOUT_H
 
 #include "machine/machine.h"
+#include "machine/platform.h"
 
 /* Boot data, in RAM below 640 KiB; free for the guest once it has read it. */
 #define LAYOUT_BOOT_GDT		0x500ULL
@@ -33,15 +34,17 @@
 #define LAYOUT_HIGH_START 0x100000ULL /* 1 MiB: where kernels may go */
 
 #define LAYOUT_LOW_MAX	   GIB(3)
-#define LAYOUT_PCI32_START GIB(3)
-#define LAYOUT_PCI32_SIZE  MIB(512)
-#define LAYOUT_ECAM_START  0xe0000000ULL
-#define LAYOUT_ECAM_SIZE   MIB(1) /* one bus */
-#define LAYOUT_IOAPIC	   0xfec00000ULL
-#define LAYOUT_LAPIC	   0xfee00000ULL
-#define LAYOUT_4G	   GIB(4)
-#define LAYOUT_PCI64_MAX   GIB(64)
-#define LAYOUT_PCI64_MIN   GIB(1)
+#define LAYOUT_PCI32_START ((uint64_t)PLATFORM_PCI32_START)
+#define LAYOUT_PCI32_SIZE  ((uint64_t)PLATFORM_PCI32_SIZE)
+#define LAYOUT_ECAM_START  ((uint64_t)PLATFORM_ECAM_START)
+#define LAYOUT_ECAM_SIZE   ((uint64_t)PLATFORM_ECAM_SIZE) /* one bus */
+#define LAYOUT_KVM_START                                                                           \
+	0xfffbc000ULL /* from here to 4 GiB: pages that KVM uses on Intel hosts (vm.c) */
+#define LAYOUT_IOAPIC	 0xfec00000ULL
+#define LAYOUT_LAPIC	 0xfee00000ULL
+#define LAYOUT_4G	 GIB(4)
+#define LAYOUT_PCI64_MAX GIB(64)
+#define LAYOUT_PCI64_MIN GIB(1)
 
 /* A piece of one --memory entry. */
 struct layout_ram {
