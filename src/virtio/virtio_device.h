@@ -15,11 +15,13 @@
 #define GODWIT_VIRTIO_VIRTIO_DEVICE_H
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
 #include "base/event_loop.h"
+#include "base/log.h"
 #include "memory/memory_map.h"
 #include "virtio/virtqueue.h"
 
@@ -62,15 +64,21 @@ struct virtio_device_ops {
 			     uint32_t size); /* NULL: read-only */
 	/* May refuse the driver's feature set (FEATURES_OK then stays clear). NULL: any subset will do. */
 	bool (*accept_features)(struct virtio_device *device, uint64_t features);
-	/* DRIVER_OK: features and enabled queues are final. */
+	/* DRIVER_OK: features and enabled queues are final. While the device is quiesced it comes only at its end. */
 	void (*activate)(struct virtio_device *device);
 	/* The driver wrote to the queue's notify address, or there may be work after a pause. */
 	void (*queue_notify)(struct virtio_device *device, uint16_t queue);
-	/* Stop using queues and drop or finish what is in flight; state as after creation. */
+	/*
+	 * Stop using queues and drop or finish what is in flight; state as after creation (not quiesced). Also called
+	 * without activate before it.
+	 */
 	void (*reset)(struct virtio_device *device);
 	/* System reset (machine reset), after `reset`. NULL: nothing beyond `reset`. */
 	void (*system_reset)(struct virtio_device *device);
-	/* Stop touching guest memory, in-flight requests completed, until `resume`. */
+	/*
+	 * Stop touching guest memory, in-flight requests completed, until `resume` (or `reset`). Only between activate
+	 * and reset, and never twice. After `resume` comes a queue_notify for each enabled queue.
+	 */
 	void (*quiesce)(struct virtio_device *device);
 	void (*resume)(struct virtio_device *device);
 	/* Adds device-specific facts to a report for `query-virtio`. NULL: none. */
@@ -102,9 +110,13 @@ struct virtio_device {
 	uint32_t config_generation;
 	struct virtio_queue *queues;
 	uint16_t queue_count;
-	bool quiesced;
+	bool quiesced;		   /* by whom: quiesce_reasons, private to virtio_device.c */
+	uint8_t quiesce_reasons;
+	bool active;		   /* ops->activate was called since the last reset */
+	pthread_mutex_t lock;	   /* guards the next three */
 	uint64_t violations;	   /* how often the guest misbehaved, since start */
 	char last_violation[96];
+	struct rate_limit violation_log;
 	const struct virtio_transport_ops *transport_ops;
 	void *transport;
 };
@@ -118,7 +130,7 @@ struct error *virtio_device_init(struct virtio_device *device, const struct virt
 				 uint16_t queue_size) MUST_CHECK;
 /* Releases what virtio_device_init made; the loop's thread is joined first. */
 void virtio_device_cleanup(struct virtio_device *device);
-/* Calls ops->destroy; accepts NULL. */
+/* Joins the loop's thread and calls ops->destroy; accepts NULL. */
 void virtio_device_destroy(struct virtio_device *device);
 
 /* Whether the driver negotiated feature @bit. */
@@ -128,7 +140,10 @@ static inline bool virtio_device_has(const struct virtio_device *device, unsigne
 }
 /* DRIVER_OK is set, it needs no reset, and it is not quiesced: queues may be used. */
 bool virtio_device_running(const struct virtio_device *device);
-/* The guest broke a rule: counts, remembers @reason, sets NEEDS_RESET, tells the driver. Any thread of it. */
+/*
+ * The guest broke a rule: counts, remembers @reason (copied), sets NEEDS_RESET, tells the driver. Until the reset
+ * further calls do nothing: what follows is mostly the same fault seen again. Any thread of the device.
+ */
 void virtio_device_needs_reset(struct virtio_device *device, const char *reason);
 /* The device configuration changed: bumps the generation and tells the driver. Device's loop. */
 void virtio_device_config_changed(struct virtio_device *device);
@@ -137,7 +152,22 @@ void virtio_device_config_changed(struct virtio_device *device);
 void virtio_device_set_status(struct virtio_device *device, uint8_t status);
 /* For the transport, on the device's loop: the driver enables a queue whose layout is set. */
 void virtio_device_enable_queue(struct virtio_device *device, uint16_t queue);
-/* For the machine: from its thread; done on the device's loop when they return. */
+/* For the transport, on the queue's loop: the doorbell rang. Ignored unless the queue may be used. */
+void virtio_device_notify_queue(struct virtio_device *device, uint16_t queue);
+/*
+ * For the transport, on the device's loop: configuration accesses of any size. Past config_size they read zeros
+ * and write nothing.
+ */
+void virtio_device_read_config(struct virtio_device *device, uint32_t offset, void *data,
+			       uint32_t size);
+void virtio_device_write_config(struct virtio_device *device, uint32_t offset, const void *data,
+				uint32_t size);
+/*
+ * For the transport: whether the device may master the bus. When it may not it is quiesced, since a kernel that
+ * is about to start another one (kexec) turns bus mastering off to stop all DMA. Any thread but a queue's.
+ */
+void virtio_device_set_bus_master(struct virtio_device *device, bool enable);
+/* For the machine: from its thread; idempotent; done on the device's loop when they return. */
 void virtio_device_quiesce(struct virtio_device *device);
 void virtio_device_resume(struct virtio_device *device);
 /* {id, type, status, features, queues: [{size, chains, in-flight}], violations, last-violation, …}. */

@@ -4,7 +4,12 @@
  *
  * The guest controls every byte of the rings. Whatever is malformed (an address outside plugged memory, an
  * index out of range, a loop, a chain longer than the queue, a readable buffer behind a writable one) makes
- * the queue broken: virtqueue_pop returns -EINVAL, and the device must be marked "needs reset".
+ * the queue broken: virtqueue_pop returns -EINVAL, and the device has been marked "needs reset" with the rule
+ * that was broken. In-flight chains stay good and are still to be pushed or discarded.
+ *
+ * What a device may rely on: never more chains in flight than the queue has entries; every iovec is plugged
+ * memory; no empty buffers; at most 4 GiB in a chain. What it may not rely on: that ids differ, or that bytes
+ * read twice are the same.
  *
  * A queue belongs to one thread (its loop, see virtio_device.h). Nothing here allocates after start.
  */
@@ -55,7 +60,10 @@ struct virtqueue {
 /*
  * A chain of buffers popped from the queue. The caller provides the iovec array (once, on start). Readable
  * (driver to device) entries come first. The memory may be used until virtqueue_push or virtqueue_discard,
- * on any thread: the chain holds a read section of the memory map open.
+ * on any thread: the chain holds a read section of the memory map open. Unplugging memory waits for it, so a
+ * device must not unplug while it holds a chain: copy the request, virtqueue_unpop, unplug, pop again to answer.
+ *
+ * A buffer that crosses from one memory region into the next takes an iovec for each.
  */
 struct virtqueue_chain {
 	struct iovec *iov;      /* provided by the caller */
