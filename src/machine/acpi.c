@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
+#include "machine/machine_config.h"
 
 /* Generated from dsdt.asl; the array in it is not declared static or const. */
 static const
@@ -141,20 +142,9 @@ static void acpi_put_port(uint8_t *gas, uint64_t port)
 	put_le64(gas + 4, port);
 }
 
-uint32_t acpi_node_count(const struct machine_config *config)
-{
-	uint32_t count = 1;
-
-	for (uint32_t i = 0; i < config->memory_count; i++)
-		count = MAX(count, config->memory[i].node + 1);
-	for (uint32_t i = 0; i < config->elastic_count; i++)
-		count = MAX(count, config->elastic[i].node + 1);
-	return count;
-}
-
 uint32_t acpi_cpu_node(const struct machine_config *config, uint32_t cpu)
 {
-	return cpu * acpi_node_count(config) / config->cpus;
+	return cpu * machine_config_nodes(config) / config->cpus;
 }
 
 static uint64_t acpi_add_dsdt(struct acpi_area *area)
@@ -264,7 +254,7 @@ static void acpi_add_srat(struct acpi_area *area, const struct acpi_options *opt
 static void acpi_add_slit(struct acpi_area *area, const struct machine_config *config)
 {
 	uint8_t *table = acpi_begin(area, "SLIT", 1, TABLE_HEADER_SIZE + 8);
-	uint32_t nodes = acpi_node_count(config);
+	uint32_t nodes = machine_config_nodes(config);
 
 	put_le64(table + TABLE_HEADER_SIZE, nodes);
 	for (uint32_t from = 0; from < nodes; from++) {
@@ -308,7 +298,7 @@ struct error *acpi_build(const struct acpi_options *options, uint8_t *bytes)
 	acpi_add_fadt(&area, acpi_add_dsdt(&area));
 	acpi_add_madt(&area, options->config);
 	acpi_add_mcfg(&area);
-	if (acpi_node_count(options->config) > 1) {
+	if (machine_config_nodes(options->config) > 1) {
 		acpi_add_srat(&area, options);
 		acpi_add_slit(&area, options->config);
 	}

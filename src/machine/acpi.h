@@ -23,8 +23,6 @@ struct acpi_options {
 
 /* The NUMA node of processor @cpu: processors are dealt to the nodes in equal runs. */
 uint32_t acpi_cpu_node(const struct machine_config *config, uint32_t cpu);
-/* How many NUMA nodes the configuration has, at least 1. */
-uint32_t acpi_node_count(const struct machine_config *config);
 
 /*
  * Fills @area, LAYOUT_ACPI_SIZE bytes for guest address LAYOUT_ACPI_START, with all tables, the
