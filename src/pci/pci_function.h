@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One PCI function: configuration space, capabilities, BARs and MSI-X, without knowing what device it is or
- * which hypervisor runs it. The host bridge above (src/machine/) routes accesses to it; what a function needs
- * from the machine it asks through struct pci_host_ops.
+ * One PCI function: configuration space, capabilities, BARs and MSI-X, without knowing what device
+ * it is or which hypervisor runs it. The host bridge above (src/machine/) routes accesses to it;
+ * what a function needs from the machine it asks through struct pci_host_ops.
  *
- * Locking: configuration and BAR accesses come from vCPU threads; the host serialises configuration accesses
- * with one lock; BAR accesses run in parallel and the function's handler synchronises itself.
+ * Locking: configuration and BAR accesses come from vCPU threads; the host serialises configuration
+ * accesses with one lock; BAR accesses run in parallel and the function's handler synchronises
+ * itself. Every MSI-X entry has a lock of its own, so that the queues of a device interrupt without
+ * waiting for each other.
  */
 #ifndef GODWIT_PCI_PCI_FUNCTION_H
 #define GODWIT_PCI_PCI_FUNCTION_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -24,20 +27,23 @@ struct pci_function;
 
 /* What a function asks of the machine. Every call may come from any thread. */
 struct pci_host_ops {
-	/* Memory BAR @bar now answers at @address (guest physical), or nowhere when @enabled is false. */
+	/* Memory BAR @bar now answers at @address (guest physical), or nowhere when @enabled is
+	 * false. */
 	void (*bar_changed)(void *host, struct pci_function *function, int bar, uint64_t address,
 			    uint64_t size, bool enabled);
 	/*
-	 * Makes a guest's write of any size to @address signal @fd without leaving the kernel; false if it cannot
-	 * be done (the write then arrives at bar_write). Unregister with the same arguments.
+	 * Makes a guest's write of any size to @address signal @fd without leaving the kernel;
+	 * false if it cannot be done (the write then arrives at bar_write). Unregister with the
+	 * same arguments.
 	 */
 	bool (*add_doorbell)(void *host, uint64_t address, int fd);
 	void (*remove_doorbell)(void *host, uint64_t address, int fd);
 	/* Sends an MSI at once. */
 	void (*send_msi)(void *host, uint64_t address, uint32_t data);
 	/*
-	 * Binds @fd (an eventfd) to an MSI so that a write to it, from any process, interrupts the guest;
-	 * *route < 0 makes a new one, otherwise changes it. 0 or negative errno. NULL ops: not supported.
+	 * Binds @fd (an eventfd) to an MSI so that a write to it, from any process, interrupts the
+	 * guest; *route < 0 makes a new one, otherwise changes it. 0 or negative errno. NULL ops:
+	 * not supported.
 	 */
 	int (*bind_msi_fd)(void *host, int fd, uint64_t address, uint32_t data, int *route);
 	void (*unbind_msi_fd)(void *host, int fd, int route);
@@ -51,13 +57,24 @@ struct pci_bar {
 	bool prefetchable;
 };
 
+/* An interrupt, from its first delivery on, goes through an irqfd if the host can bind one. */
 struct pci_msix_entry {
+	pthread_mutex_t lock; /* guards the rest */
 	uint64_t address;
 	uint32_t data;
 	bool masked;
 	bool pending;
-	int fd;	   /* irqfd bound to it, or -1 */
-	int route; /* of that irqfd, or -1 */
+	bool moved;  /* address or data changed since the irqfd was bound */
+	bool direct; /* the host could not bind an irqfd: send_msi */
+	int fd;	     /* irqfd bound to it, or -1 */
+	int route;   /* of that irqfd, or -1 */
+};
+
+/* Whether MSI-X may send at all, from the enable, function mask and bus master bits. */
+enum pci_msix_gate {
+	PCI_MSIX_OFF,  /* not enabled: interrupts vanish */
+	PCI_MSIX_HELD, /* interrupts become pending */
+	PCI_MSIX_OPEN,
 };
 
 struct pci_function_ops {
@@ -68,9 +85,15 @@ struct pci_function_ops {
 			  uint32_t size);
 	/* BAR moved, appeared or vanished: re-register doorbells. NULL: not interested. */
 	void (*bar_moved)(struct pci_function *function, int bar);
-	/* A read of (write to) a capability the function added with its own behaviour. NULL: plain bytes. */
-	bool (*config_read)(struct pci_function *function, uint32_t offset, uint32_t size, uint32_t *value);
-	bool (*config_write)(struct pci_function *function, uint32_t offset, uint32_t size, uint32_t value);
+	/* The driver turned bus mastering on or off; while off the function must not touch memory.
+	 * NULL: it never does. */
+	void (*bus_master_changed)(struct pci_function *function, bool enabled);
+	/* A read of (write to) a capability the function added; true if it was handled. NULL: plain
+	 * bytes. */
+	bool (*config_read)(struct pci_function *function, uint32_t offset, uint32_t size,
+			    uint32_t *value);
+	bool (*config_write)(struct pci_function *function, uint32_t offset, uint32_t size,
+			     uint32_t value);
 	/* The secondary effects of a conventional reset of the function. */
 	void (*reset)(struct pci_function *function);
 	void (*destroy)(struct pci_function *function);
@@ -90,11 +113,16 @@ struct pci_function {
 	uint8_t msix_capability; /* offset in configuration space */
 	uint16_t msix_vectors;
 	struct pci_msix_entry *msix;
+	enum pci_msix_gate msix_gate; /* atomic */
+	bool bus_master;
 	const struct pci_host_ops *host_ops;
 	void *host;
 };
 
-/* Fills the header; @class_code is 24 bits. The function starts with memory decoding and bus mastering off. */
+/*
+ * Fills the header; @class_code is 24 bits. The function starts with memory decoding and bus
+ * mastering off. Undone by pci_function_cleanup, while the host is still there and no vCPU runs.
+ */
 void pci_function_init(struct pci_function *function, const struct pci_function_ops *ops,
 		       const char *name, uint16_t vendor, uint16_t device, uint8_t revision,
 		       uint32_t class_code, uint16_t subsystem_vendor, uint16_t subsystem);
@@ -102,7 +130,10 @@ void pci_function_cleanup(struct pci_function *function);
 /* Declares a memory BAR; @wide ones use @bar and @bar + 1. */
 void pci_function_add_bar(struct pci_function *function, int bar, uint64_t size, bool wide,
 			  bool prefetchable);
-/* Appends a capability with @size bytes of @body after id and next; returns its offset, 0 if there is no room. */
+/*
+ * Appends a capability with @size bytes of @body after id and next; returns its offset, 0 if there
+ * is no room. Its bytes are read-only unless the caller sets bits in `writable`.
+ */
 uint8_t pci_function_add_capability(struct pci_function *function, uint8_t id, const void *body,
 				    uint8_t size);
 /* MSI-X with @vectors entries, table and PBA at the given offsets of @bar. */
@@ -120,10 +151,12 @@ void pci_function_bar_write(struct pci_function *function, int bar, uint64_t off
 			    const void *data, uint32_t size);
 /* Places BAR @bar at @address, as firmware would; does not enable decoding. */
 void pci_function_set_bar_address(struct pci_function *function, int bar, uint64_t address);
-/* Back to the state after construction, BAR addresses kept; then ops->reset. */
+/* Back to the state after construction (bits a driver may change: 0), BAR addresses kept; then
+ * ops->reset. */
 void pci_function_reset(struct pci_function *function);
 
-/* Interrupts the driver through MSI-X vector @vector (ignored if out of range); honours masks. Any thread. */
+/* Interrupts the driver through MSI-X vector @vector (ignored if out of range); honours masks. Any
+ * thread. */
 void pci_function_msix_notify(struct pci_function *function, uint16_t vector);
 
 #endif
