@@ -228,15 +228,24 @@ void virtqueue_discard(struct virtqueue *queue, struct virtqueue_chain *chain)
 
 void virtqueue_push(struct virtqueue *queue, struct virtqueue_chain *chain, uint32_t written)
 {
+	virtqueue_push_many(queue, chain, &written, 1);
+}
+
+void virtqueue_push_many(struct virtqueue *queue, struct virtqueue_chain *chains,
+			 const uint32_t *written, uint16_t count)
+{
 	const char *reason;
 
-	assert(written <= chain->in_size);
+	assert(count);
+	for (uint16_t i = 0; i < count; i++)
+		assert(written[i] <= chains[i].in_size);
 	if (!queue->broken) {
-		reason = format_of(queue)->push(queue, chain, written);
+		reason = format_of(queue)->push(queue, chains, written, count);
 		if (reason)
 			virtqueue_break(queue, reason);
 	}
-	virtqueue_discard(queue, chain);
+	for (uint16_t i = 0; i < count; i++)
+		virtqueue_discard(queue, &chains[i]);
 }
 
 void virtqueue_notify(struct virtqueue *queue)

@@ -97,14 +97,21 @@ void virtqueue_unpop(struct virtqueue *queue, struct virtqueue_chain *chain);
  * Chains may complete in any order. The guest sees it at once, but is interrupted only by virtqueue_notify.
  */
 void virtqueue_push(struct virtqueue *queue, struct virtqueue_chain *chain, uint32_t written);
+/*
+ * Completes @count > 0 chains in their order, chains[i] with written[i] bytes, so that the driver sees either all
+ * or none of them: the parts of a packet in merged receive buffers (section 5.1.6.4).
+ */
+void virtqueue_push_many(struct virtqueue *queue, struct virtqueue_chain *chains,
+			 const uint32_t *written, uint16_t count);
 /* Drops a chain without completing it (device reset): closes its read section. */
 void virtqueue_discard(struct virtqueue *queue, struct virtqueue_chain *chain);
 /* Interrupts the driver if it asked for it since the last time. Call once per batch of pushes. */
 void virtqueue_notify(struct virtqueue *queue);
 
 /*
- * Asks the driver to notify (or not to notify) of new chains. After enabling, returns true if chains arrived
- * meanwhile, and the caller pops again. The usual loop:
+ * Asks the driver to notify (or not to notify) of new chains: of any beyond those it has made available, even if
+ * some of these were put back by virtqueue_unpop. After enabling, returns true if a chain is available, and the
+ * caller pops again. The usual loop:
  *     do { virtqueue_notifications(q, false); while (pop) …; } while (virtqueue_notifications(q, true));
  */
 bool virtqueue_notifications(struct virtqueue *queue, bool enable);

@@ -157,20 +157,16 @@ static uint16_t unsignalled(const struct virtqueue *queue)
 	       (previous_wrap == queue->used_wrap ? 0 : queue->layout.size);
 }
 
-static const char *packed_push(struct virtqueue *queue, const struct virtqueue_chain *chain,
-			       uint32_t written)
+/* Fills the used descriptor of @chain but for its flags, which are returned; moves the position. */
+static uint16_t fill_used(struct virtqueue *queue, const struct virtqueue_chain *chain,
+			  uint32_t written, uint8_t *entry)
 {
 	uint16_t flags = queue->used_wrap ? DESCRIPTOR_AVAIL | DESCRIPTOR_USED : 0;
-	uint8_t *ring, *entry;
 
-	if (!access_ring(queue, MEMORY_WRITE, &ring))
-		return lost;
-	entry = ring + (size_t)queue->next_used * DESCRIPTOR_SIZE;
 	if (chain->in_count)
 		flags |= DESCRIPTOR_WRITE; /* the length means something */
 	put_le16(entry + DESCRIPTOR_ID, chain->id);
 	put_le32(entry + DESCRIPTOR_LENGTH, written);
-	ring_store16(entry + DESCRIPTOR_FLAGS, flags);
 	if (unsignalled(queue) + chain->descriptors > queue->layout.size)
 		queue->signalled_valid = false;
 	queue->next_used += chain->descriptors;
@@ -178,6 +174,26 @@ static const char *packed_push(struct virtqueue *queue, const struct virtqueue_c
 		queue->next_used -= queue->layout.size;
 		queue->used_wrap = !queue->used_wrap;
 	}
+	return flags;
+}
+
+static const char *packed_push(struct virtqueue *queue, const struct virtqueue_chain *chains,
+			       const uint32_t *written, uint16_t count)
+{
+	uint16_t first_flags, flags;
+	uint8_t *ring, *first, *entry;
+
+	if (!access_ring(queue, MEMORY_WRITE, &ring))
+		return lost;
+	first = ring + (size_t)queue->next_used * DESCRIPTOR_SIZE;
+	first_flags = fill_used(queue, &chains[0], written[0], first);
+	for (uint16_t i = 1; i < count; i++) {
+		entry = ring + (size_t)queue->next_used * DESCRIPTOR_SIZE;
+		flags = fill_used(queue, &chains[i], written[i], entry);
+		ring_store16(entry + DESCRIPTOR_FLAGS, flags);
+	}
+	/* The driver looks at them in order, so this one publishes all. */
+	ring_store16(first + DESCRIPTOR_FLAGS, first_flags);
 	return NULL;
 }
 
@@ -214,12 +230,16 @@ static const char *packed_interrupt_wanted(struct virtqueue *queue, bool *wanted
 static const char *packed_set_notifications(struct virtqueue *queue, bool enable)
 {
 	uint8_t *event;
+	bool available;
 
-	if (!ring_access(queue, queue->layout.device, EVENT_SIZE, MEMORY_WRITE, &event))
+	if (!ring_access(queue, queue->layout.device, EVENT_SIZE, MEMORY_WRITE, &event) ||
+	    packed_available(queue, &available))
 		return lost;
 	if (!enable) {
 		ring_store16(event + EVENT_FLAGS, EVENT_FLAG_DISABLE);
-	} else if (!queue->event_idx) {
+	} else if (!queue->event_idx || available) {
+		/* With chains there already (put back by the device, which needs more of them) only
+		 * the driver knows where its next one will be. */
 		ring_store16(event + EVENT_FLAGS, EVENT_FLAG_ENABLE);
 	} else {
 		ring_store16(event, queue->next_avail | (queue->avail_wrap ? WRAP_BIT : 0));

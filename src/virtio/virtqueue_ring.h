@@ -83,8 +83,9 @@ struct ring_format {
 	/* Reads the chain that is available at the current position; moves the position past it. */
 	const char *(*pop)(struct virtqueue *queue, struct virtqueue_chain *chain);
 	void (*unpop)(struct virtqueue *queue, const struct virtqueue_chain *chain);
-	const char *(*push)(struct virtqueue *queue, const struct virtqueue_chain *chain,
-			    uint32_t written);
+	/* Marks @count chains used; the driver sees all of them at once. */
+	const char *(*push)(struct virtqueue *queue, const struct virtqueue_chain *chains,
+			    const uint32_t *written, uint16_t count);
 	/* Whether the driver wants an interrupt for what was pushed since signalled_used; moves
 	 * that. */
 	const char *(*interrupt_wanted)(struct virtqueue *queue, bool *wanted);

@@ -138,20 +138,24 @@ static void split_unpop(struct virtqueue *queue, const struct virtqueue_chain *c
 	queue->next_avail--;
 }
 
-static const char *split_push(struct virtqueue *queue, const struct virtqueue_chain *chain,
-			      uint32_t written)
+static const char *split_push(struct virtqueue *queue, const struct virtqueue_chain *chains,
+			      const uint32_t *written, uint16_t count)
 {
-	uint16_t slot = queue->next_used & (queue->layout.size - 1);
-	uint8_t *used, *entry;
+	uint8_t *used;
 
 	if (!access_used(queue, &used))
 		return lost;
-	entry = used + RING + slot * USED_ENTRY_SIZE;
-	put_le32(entry, chain->id);
-	put_le32(entry + 4, written);
-	queue->next_used++;
-	if (queue->next_used == queue->signalled_used)
-		queue->signalled_valid = false; /* so many that the distance no longer tells */
+	for (uint16_t i = 0; i < count; i++) {
+		uint16_t slot = queue->next_used & (queue->layout.size - 1);
+		uint8_t *entry = used + RING + slot * USED_ENTRY_SIZE;
+
+		put_le32(entry, chains[i].id);
+		put_le32(entry + 4, written[i]);
+		queue->next_used++;
+		if (queue->next_used == queue->signalled_used)
+			queue->signalled_valid =
+			    false; /* so many that the distance no longer tells */
+	}
 	ring_store16(used + IDX, queue->next_used);
 	return NULL;
 }
@@ -183,14 +187,20 @@ static const char *split_interrupt_wanted(struct virtqueue *queue, bool *wanted)
 
 static const char *split_set_notifications(struct virtqueue *queue, bool enable)
 {
-	uint8_t *used;
+	uint8_t *used, *avail;
 
-	if (!access_used(queue, &used))
+	if (!access_used(queue, &used) || !access_avail(queue, &avail))
 		return lost;
+	/*
+	 * The event index is what the driver has made available so far, not next_avail: a device
+	 * that put chains back because it needs more of them must hear of the next one. One that
+	 * stays behind is silence already.
+	 */
 	if (!queue->event_idx)
 		ring_store16(used + FLAGS, enable ? 0 : USED_NO_NOTIFY);
-	else if (enable) /* an event index that stays behind is silence already */
-		ring_store16(used + RING + queue->layout.size * USED_ENTRY_SIZE, queue->next_avail);
+	else if (enable)
+		ring_store16(used + RING + queue->layout.size * USED_ENTRY_SIZE,
+			     ring_load16(avail + IDX));
 	return NULL;
 }
 
