@@ -188,19 +188,27 @@ static const char *split_interrupt_wanted(struct virtqueue *queue, bool *wanted)
 static const char *split_set_notifications(struct virtqueue *queue, bool enable)
 {
 	uint8_t *used, *avail;
+	uint16_t seen;
 
 	if (!access_used(queue, &used) || !access_avail(queue, &avail))
 		return lost;
-	/*
-	 * The event index is what the driver has made available so far, not next_avail: a device
-	 * that put chains back because it needs more of them must hear of the next one. One that
-	 * stays behind is silence already.
-	 */
 	if (!queue->event_idx)
 		ring_store16(used + FLAGS, enable ? 0 : USED_NO_NOTIFY);
-	else if (enable)
-		ring_store16(used + RING + queue->layout.size * USED_ENTRY_SIZE,
-			     ring_load16(avail + IDX));
+	if (!queue->event_idx || !enable)
+		return NULL;
+	/*
+	 * The event index is what the driver has made available so far, not next_avail: a device
+	 * that put chains back because it needs more of them must hear of the next one. Again if
+	 * the driver moved meanwhile, for it may not have seen the index; one that keeps moving
+	 * shall not keep us. (An index that stays behind is silence already.)
+	 */
+	for (int i = 0; i < 4; i++) {
+		seen = ring_load16(avail + IDX);
+		ring_store16(used + RING + queue->layout.size * USED_ENTRY_SIZE, seen);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		if (ring_load16(avail + IDX) == seen)
+			break;
+	}
 	return NULL;
 }
 
