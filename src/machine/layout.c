@@ -115,6 +115,8 @@ struct error *layout_plan(const struct machine_config *config, uint32_t physical
 	    !layout_place_elastic(config, boot, layout, &end, &elastic) ||
 	    !checked_align_up(end, LAYOUT_PCI64_MIN, &start) || start >= limit)
 		return layout_too_large(boot, elastic, physical_bits);
+	if (layout->low_end < LAYOUT_HIGH_START + MIB(1))
+		return error_usage("--memory: a machine needs at least 2M of memory to boot from");
 	layout->pci64_start = start;
 	layout->pci64_size = MIN(LAYOUT_PCI64_MAX, limit - start);
 	return NULL;
