@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Character devices: where the bytes of a serial port or console come from and go to.
+ *
+ *	null		output vanishes, there is no input
+ *	tty		standard input and output; a terminal is put into raw mode until the device is destroyed.
+ *			Ctrl-A x calls the escape handler, Ctrl-A Ctrl-A sends one Ctrl-A
+ *	file:PATH	output goes to the file, which is emptied first; no input
+ *	unix:PATH	a listening socket, removed when the device is destroyed; one client at a time, others
+ *			wait. A client first gets the last 64 KiB of what was written while there was none
+ *	pty		a pseudo-terminal; its name is in chardev_name. Output as for unix:
+ *
+ * Output never blocks: what the other side does not take is kept in a buffer of 64 KiB, and when that is full the
+ * oldest bytes are dropped and counted, so a stuck reader costs output and never stops the guest. `file:`
+ * writes at once, in order.
+ *
+ * Input is read only while there is room behind the receive handler (chardev_set_receiving): what is not read
+ * stays with the kernel and in time stops the sender.
+ *
+ * Threads: everything here belongs to the thread of the event loop given to chardev_attach, except create and
+ * destroy, which are for when that loop does not run, and what says otherwise.
+ */
+#ifndef GODWIT_BASE_CHARDEV_H
+#define GODWIT_BASE_CHARDEV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/event_loop.h"
+
+#define CHARDEV_BUFFER_SIZE (64 * 1024) /* bytes */
+
+struct chardev;
+
+struct chardev_handlers {
+	/* @size > 0 bytes came in. Called only while receiving; the handler takes all of them. */
+	void (*receive)(void *context, const uint8_t *data, size_t size);
+	/* How many bytes `receive` can take now; at most that many are given. NULL: any number. */
+	size_t (*room)(void *context);
+	/* A client came or went, or the terminal's size changed. NULL: not interested. */
+	void (*changed)(void *context);
+};
+
+/*
+ * Opens what @text describes; nothing is read yet. An error says what was wrong with the text or the path. A file at
+ * unix:PATH is an error unless it is a socket that nobody listens on any more.
+ */
+struct error *chardev_create(const char *text, struct chardev **chardev) MUST_CHECK;
+/* Restores the terminal, removes the socket. Accepts NULL. Before the loop it is attached to is destroyed. */
+void chardev_destroy(struct chardev *chardev);
+DEFINE_CLEANUP(chardev, struct chardev *, chardev_destroy)
+#define AUTO_CHARDEV AUTO(cleanup_chardev)
+
+/* Puts the device on @loop, once. @handlers is not copied; NULL: output only. Receiving is on. */
+struct error *chardev_attach(struct chardev *chardev, struct event_loop *loop,
+			     const struct chardev_handlers *handlers, void *context) MUST_CHECK;
+/* Takes the device off its loop: no handler runs after this. On the loop's thread, or when it does not run. */
+void chardev_detach(struct chardev *chardev);
+/* Writes @size bytes, as described above. Before attach they are kept. */
+void chardev_write(struct chardev *chardev, const void *data, size_t size);
+/* Stops or goes on reading input. */
+void chardev_set_receiving(struct chardev *chardev, bool receiving);
+
+/* Called on the loop's thread when a person at the terminal asks to leave (Ctrl-A x). Set before attach. */
+void chardev_set_escape_handler(struct chardev *chardev, event_callback handler, void *context);
+/* Whether this is a terminal with a size, and its size in characters. */
+bool chardev_terminal_size(const struct chardev *chardev, uint16_t *columns, uint16_t *rows);
+/* Whether somebody is at the other end (always, but for unix: and pty). */
+bool chardev_connected(const struct chardev *chardev);
+/* "pty:/dev/pts/3", or the text it was created from. Any thread. */
+const char *chardev_name(const struct chardev *chardev);
+/* Bytes of output dropped so far. Any thread. */
+uint64_t chardev_dropped(const struct chardev *chardev);
+
+#endif
