@@ -230,16 +230,19 @@ static const char *packed_interrupt_wanted(struct virtqueue *queue, bool *wanted
 static const char *packed_set_notifications(struct virtqueue *queue, bool enable)
 {
 	uint8_t *event;
-	bool available;
+	bool ahead = false;
 
 	if (!ring_access(queue, queue->layout.device, EVENT_SIZE, MEMORY_WRITE, &event) ||
-	    packed_available(queue, &available))
+	    packed_available(queue, &ahead))
 		return lost;
 	if (!enable) {
 		ring_store16(event + EVENT_FLAGS, EVENT_FLAG_DISABLE);
-	} else if (!queue->event_idx || available) {
-		/* With chains there already (put back by the device, which needs more of them) only
-		 * the driver knows where its next one will be. */
+	} else if (!queue->event_idx || ahead) {
+		/*
+		 * The driver is past next_avail already, when a device put chains back because it
+		 * needs more of them. How far past only a walk would tell, so ask for every
+		 * notification.
+		 */
 		ring_store16(event + EVENT_FLAGS, EVENT_FLAG_ENABLE);
 	} else {
 		ring_store16(event, queue->next_avail | (queue->avail_wrap ? WRAP_BIT : 0));
