@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The network device (virtio 1.2 section 5.1) over a tap interface of the host.
+ *
+ * With one queue pair all its work is on the device's loop; with more, each pair has a loop and a
+ * thread of its own, and the device's loop keeps the configuration and the control queue.
+ */
+#ifndef GODWIT_VIRTIO_NET_H
+#define GODWIT_VIRTIO_NET_H
+
+#include "virtio/tap.h"
+#include "virtio/virtio_device.h"
+
+struct virtio_net_options {
+	const char *id;
+	uint8_t mac[6];
+	uint16_t mtu; /* told to the driver; 0: not told */
+};
+
+/*
+ * Creates a device from @text: "tap:IF[,mac=XX:XX:XX:XX:XX:XX][,queues=N][,mtu=N][,id=ID]". "tap:"
+ * without a name lets the kernel choose one. Without mac= the address follows from @vm_name and
+ * @index, so that it is the same at every start; without id= it is "net@index".
+ */
+struct error *virtio_net_create(const char *text, const char *vm_name, uint32_t index,
+				struct virtio_device **device) MUST_CHECK;
+/* Creates a device over @tap, one queue pair for each of its queues. Takes *@tap over, also on
+ * error. */
+struct error *virtio_net_create_on_tap(const struct virtio_net_options *options, struct tap *tap,
+				       struct virtio_device **device) MUST_CHECK;
+
+/* Parses all of @text, a unicast address other than zero, into @mac. */
+struct error *virtio_net_parse_mac(const char *text, uint8_t mac[6]) MUST_CHECK;
+/* The locally administered address of the @index-th device of a machine called @vm_name. */
+void virtio_net_default_mac(const char *vm_name, uint32_t index, uint8_t mac[6]);
+
+#endif
