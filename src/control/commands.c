@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The one table of commands. Names without a prefix have QEMU's meaning and shape (qapi/ of QEMU
+ * 10), so that its clients work; what only godwit has starts with "godwit-". docs/control.md
+ * describes each.
+ */
+#include "control/commands.h"
+
+#include "control/control.h"
+
+const struct qmp_command control_commands[] = {
+    {"query-version", command_query_version, {}},
+    {"query-commands", command_query_commands, {}},
+
+    {"query-status", command_query_status, {}},
+    {"query-name", command_query_name, {}},
+    {"query-cpus-fast", command_query_cpus_fast, {}},
+    {"stop", command_stop, {}},
+    {"cont", command_cont, {}},
+    {"system_reset", command_system_reset, {}},
+    {"system_powerdown", command_system_powerdown, {}},
+    {"quit", command_quit, {}},
+
+    {"query-memory-devices", command_query_memory_devices, {}},
+    {"query-memory-size-summary", command_query_memory_size_summary, {}},
+    {"qom-get", command_qom_get, {{"path", QMP_STRING, false}, {"property", QMP_STRING, false}}},
+    {"qom-set",
+     command_qom_set,
+     {{"path", QMP_STRING, false}, {"property", QMP_STRING, false}, {"value", QMP_ANY, false}}},
+
+    {"query-jobs", command_query_jobs, {}},
+    {"job-cancel", command_job_cancel, {{"id", QMP_STRING, false}}},
+    {"job-dismiss", command_job_dismiss, {{"id", QMP_STRING, false}}},
+
+    {"godwit-resize",
+     command_godwit_resize,
+     {{"id", QMP_STRING, false}, {"size", QMP_SIZE, false}, {"job-id", QMP_STRING, true}}},
+    {"godwit-memory", command_godwit_memory, {}},
+    {"godwit-devices", command_godwit_devices, {}},
+    {"godwit-statistics", command_godwit_statistics, {}},
+    {},
+};
+
+/* [{name, arguments}]: QEMU's shape, plus what each command takes. */
+struct error *command_query_commands(void *context, json_t *arguments, json_t **result)
+{
+	*result = json_pack("[{s:s,s:[]}]", "name", "qmp_capabilities", "arguments");
+	for (const struct qmp_command *command = control_commands; command->name; command++) {
+		json_t *list = json_array();
+
+		for (int i = 0; i < QMP_ARGUMENTS_MAX && command->arguments[i].name; i++) {
+			const struct qmp_argument *argument = &command->arguments[i];
+
+			json_array_append_new(list,
+					      json_pack("{s:s,s:s,s:b}", "name", argument->name,
+							"type", qmp_type_name(argument->type),
+							"optional", argument->optional));
+		}
+		json_array_append_new(
+		    *result, json_pack("{s:s,s:o}", "name", command->name, "arguments", list));
+	}
+	return NULL;
+}
+
+struct error *command_query_version(void *context, json_t *arguments, json_t **result)
+{
+	*result = qmp_version();
+	return NULL;
+}

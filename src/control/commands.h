@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The handlers of the command table in commands.c, by file. Each is a qmp_command.run whose context
+ * is a struct control; commands.c and docs/control.md say what they take and give.
+ */
+#ifndef GODWIT_CONTROL_COMMANDS_H
+#define GODWIT_CONTROL_COMMANDS_H
+
+#include <jansson.h>
+
+#include "base/error.h"
+
+#define DECLARE_COMMAND(name)                                                                      \
+	struct error *command_##name(void *context, json_t *arguments, json_t **result) MUST_CHECK
+
+/* commands.c */
+DECLARE_COMMAND(query_commands);
+DECLARE_COMMAND(query_version);
+
+/* commands_machine.c */
+DECLARE_COMMAND(query_status);
+DECLARE_COMMAND(query_name);
+DECLARE_COMMAND(query_cpus_fast);
+DECLARE_COMMAND(stop);
+DECLARE_COMMAND(cont);
+DECLARE_COMMAND(system_reset);
+DECLARE_COMMAND(system_powerdown);
+DECLARE_COMMAND(quit);
+DECLARE_COMMAND(godwit_devices);
+DECLARE_COMMAND(godwit_statistics);
+
+/* commands_memory.c */
+DECLARE_COMMAND(query_memory_devices);
+DECLARE_COMMAND(query_memory_size_summary);
+DECLARE_COMMAND(qom_get);
+DECLARE_COMMAND(qom_set);
+DECLARE_COMMAND(godwit_resize);
+DECLARE_COMMAND(godwit_memory);
+
+/* commands_jobs.c */
+DECLARE_COMMAND(query_jobs);
+DECLARE_COMMAND(job_cancel);
+DECLARE_COMMAND(job_dismiss);
+
+#undef DECLARE_COMMAND
+
+#endif
