@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The raw file or block device behind a virtio-blk device: opening, locking and measuring it.
+ *
+ * Everything here happens once, when the device is created; the user controls the path, whoever
+ * made the file its content and size. Requests go through blk_ring.h. The size is fixed when the
+ * file is opened: growing it later is not seen, and where it was truncated behind our back requests
+ * fail.
+ */
+#ifndef GODWIT_VIRTIO_BLK_FILE_H
+#define GODWIT_VIRTIO_BLK_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define BLK_SECTOR 512 /* bytes: the unit of the protocol, whatever the block size */
+
+struct blk_file_options {
+	const char *path;
+	bool readonly;
+	bool direct; /* O_DIRECT: past the host's page cache */
+	bool lock;   /* refuse a file that another process uses in a way that conflicts */
+};
+
+struct blk_file {
+	char *path;
+	int fd;
+	bool readonly, direct, block_device;
+	uint64_t size; /* bytes */
+	uint64_t
+	    sectors; /* of BLK_SECTOR; the last may reach past the end and reads as zeros there */
+	uint32_t block_size; /* bytes, the unit of I/O the guest should use; with direct it must */
+	uint32_t physical_size;	   /* bytes, what the storage writes without reading first */
+	uint32_t optimal_size;	   /* bytes, 0 unknown */
+	uint32_t memory_alignment; /* bytes that buffers must be aligned to; 1 unless direct */
+	bool can_punch; /* ranges can be given back to the storage, and read as zeros then */
+};
+
+/* Fills *file; undone by blk_file_close, which must also be called after an error. Errors name the
+ * path. */
+struct error *blk_file_open(struct blk_file *file,
+			    const struct blk_file_options *options) MUST_CHECK;
+/* Releases the lock with the descriptor. */
+void blk_file_close(struct blk_file *file);
+
+#endif

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A driver for tests of virtio devices: guest memory, split rings, and requests that wait for their
+ * answer. Runs on the test's thread; the device's loop has its own. Everything asserts.
+ *
+ * Guest memory is RAM_SIZE bytes at address 0; the rings are at RINGS, the rest is the test's.
+ */
+#ifndef GODWIT_TESTS_VIRTIO_DRIVER_H
+#define GODWIT_TESTS_VIRTIO_DRIVER_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/bytes.h"
+#include "base/checked.h"
+#include "memory/memory_map.h"
+#include "virtio/virtio_device.h"
+
+#define RAM_SIZE    MIB(16)
+#define RINGS	    MIB(15) /* 64 KiB a queue: descriptors, available ring, used ring */
+#define QUEUES_MAX  8
+#define WAIT_MAX_MS 5000
+
+struct driver_queue {
+	uint64_t descriptors, available, used; /* guest addresses */
+	uint16_t size;
+	uint16_t next_descriptor, next_available, next_used;
+};
+
+struct driver {
+	struct ram_block *block;
+	struct memory_map *map;
+	uint8_t *ram;
+	struct virtio_device *device;
+	struct driver_queue queues[QUEUES_MAX];
+	int config_interrupts; /* atomic */
+};
+
+/* A buffer of a request; readable ones come first. */
+struct driver_buffer {
+	uint64_t address;
+	uint32_t size;
+	bool writable;
+};
+
+static void driver_interrupt_queue(void *transport, uint16_t queue)
+{
+}
+
+static void driver_interrupt_config(void *transport)
+{
+	struct driver *driver = transport;
+
+	__atomic_fetch_add(&driver->config_interrupts, 1, __ATOMIC_RELAXED);
+}
+
+static const struct virtio_transport_ops driver_transport = {
+    .interrupt_queue = driver_interrupt_queue,
+    .interrupt_config = driver_interrupt_config,
+};
+
+static void driver_no_error(struct error *error)
+{
+	if (error)
+		fail_msg("%s", error_message(error));
+}
+
+/* Memory of @backing for the guest. */
+static void driver_create_memory(struct driver *driver, const struct ram_backing_options *backing)
+{
+	struct memory_region *region;
+
+	*driver = (struct driver){0};
+	driver_no_error(ram_block_create("ram", backing, RAM_SIZE, &driver->block));
+	driver_no_error(memory_map_create(&driver->map));
+	driver_no_error(memory_map_add(driver->map, 0, RAM_SIZE, driver->block, 0, 0, &region));
+	driver->ram = driver->block->host;
+}
+
+/* Adds the device, which is the driver's from now on, and starts its loop. */
+static void driver_add_device(struct driver *driver, struct virtio_device *device)
+{
+	driver->device = device;
+	device->map = driver->map;
+	device->transport_ops = &driver_transport;
+	device->transport = driver;
+	driver_no_error(event_loop_start_thread(device->loop, "device"));
+}
+
+static void driver_destroy(struct driver *driver)
+{
+	virtio_device_destroy(driver->device);
+	memory_map_destroy(driver->map);
+	ram_block_destroy(driver->block);
+}
+
+struct driver_call {
+	struct driver *driver;
+	uint64_t features;
+	uint32_t queues; /* bitmap */
+	uint16_t queue;
+	uint8_t status;
+	uint32_t offset, size;
+	void *data;
+};
+
+static void driver_set_status_on_loop(void *context)
+{
+	const struct driver_call *call = context;
+
+	virtio_device_set_status(call->driver->device, call->status);
+}
+
+static void driver_set_status(struct driver *driver, uint8_t status)
+{
+	struct driver_call call = {.driver = driver, .status = status};
+
+	event_loop_call(driver->device->loop, driver_set_status_on_loop, &call);
+}
+
+static void driver_negotiate_on_loop(void *context)
+{
+	const struct driver_call *call = context;
+	struct virtio_device *device = call->driver->device;
+
+	virtio_device_set_status(device, 1);
+	virtio_device_set_status(device, 3);
+	device->driver_features = call->features;
+	virtio_device_set_status(device, 0xb);
+}
+
+static void driver_queues_on_loop(void *context)
+{
+	const struct driver_call *call = context;
+	struct driver *driver = call->driver;
+	struct virtio_device *device = driver->device;
+
+	for (uint16_t i = 0; i < device->queue_count && i < QUEUES_MAX; i++) {
+		struct driver_queue *queue = &driver->queues[i];
+		struct virtqueue *ring = &device->queues[i].ring;
+
+		if (!(call->queues >> i & 1))
+			continue;
+		*queue = (struct driver_queue){
+		    .descriptors = RINGS + i * KIB(64),
+		    .available = RINGS + i * KIB(64) + KIB(16),
+		    .used = RINGS + i * KIB(64) + KIB(32),
+		    .size = ring->size_max,
+		};
+		memset(driver->ram + queue->descriptors, 0, KIB(64));
+		ring->layout = (struct virtqueue_layout){
+		    .size = queue->size,
+		    .descriptors = queue->descriptors,
+		    .driver = queue->available,
+		    .device = queue->used,
+		};
+		virtio_device_enable_queue(device, i);
+	}
+	virtio_device_set_status(device, 0xf);
+}
+
+/* Negotiates @features (VERSION_1 is added) and enables the queues of the bitmap @queues. */
+static void driver_start_queues(struct driver *driver, uint64_t features, uint32_t queues)
+{
+	struct driver_call call = {
+	    .driver = driver,
+	    .features = features | VIRTIO_FEATURE(VIRTIO_F_VERSION_1),
+	    .queues = queues,
+	};
+
+	event_loop_call(driver->device->loop, driver_negotiate_on_loop, &call);
+	assert_int_equal(driver->device->status, 0xb);
+	event_loop_call(driver->device->loop, driver_queues_on_loop, &call);
+}
+
+static void driver_start(struct driver *driver, uint64_t features)
+{
+	driver_start_queues(driver, features, UINT32_MAX);
+	assert_int_equal(driver->device->status, 0xf);
+}
+
+/* Makes a chain of @buffers available without ringing the doorbell; returns its head. */
+static uint16_t driver_offer(struct driver *driver, uint16_t index,
+			     const struct driver_buffer *buffers, size_t count)
+{
+	struct driver_queue *queue = &driver->queues[index];
+	uint16_t head = queue->next_descriptor;
+
+	for (size_t i = 0; i < count; i++) {
+		uint16_t slot = (uint16_t)((head + i) % queue->size);
+		uint8_t *raw = driver->ram + queue->descriptors + slot * 16;
+
+		put_le64(raw, buffers[i].address);
+		put_le32(raw + 8, buffers[i].size);
+		put_le16(raw + 12, (uint16_t)((buffers[i].writable ? 2 : 0) | (i + 1 < count)));
+		put_le16(raw + 14, (uint16_t)((slot + 1) % queue->size));
+	}
+	queue->next_descriptor = (uint16_t)((head + count) % queue->size);
+	put_le16(driver->ram + queue->available + 4 + queue->next_available % queue->size * 2,
+		 head);
+	queue->next_available++;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	put_le16(driver->ram + queue->available + 2, queue->next_available);
+	return head;
+}
+
+static void driver_notify_on_loop(void *context)
+{
+	const struct driver_call *call = context;
+
+	virtio_device_notify_queue(call->driver->device, call->queue);
+}
+
+static void driver_notify(struct driver *driver, uint16_t index)
+{
+	struct driver_call call = {.driver = driver, .queue = index};
+
+	event_loop_call(driver->device->queues[index].loop, driver_notify_on_loop, &call);
+}
+
+/* Whether the device has used one more chain than the driver has taken. */
+static bool driver_used(const struct driver *driver, uint16_t index)
+{
+	const struct driver_queue *queue = &driver->queues[index];
+
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return get_le16(driver->ram + queue->used + 2) != queue->next_used;
+}
+
+/* Waits for the next used chain; returns its length, and its head in *head unless that is NULL. */
+static uint32_t driver_wait(struct driver *driver, uint16_t index, uint16_t *head)
+{
+	struct driver_queue *queue = &driver->queues[index];
+	const uint8_t *raw;
+
+	for (int i = 0; !driver_used(driver, index); i++) {
+		if (i == WAIT_MAX_MS)
+			fail_msg("queue %u: no answer", index);
+		usleep(1000);
+	}
+	raw = driver->ram + queue->used + 4 + queue->next_used % queue->size * 8;
+	queue->next_used++;
+	if (head)
+		*head = (uint16_t)get_le32(raw);
+	return get_le32(raw + 4);
+}
+
+/* Offers, notifies and waits; returns the used length. */
+static uint32_t driver_request(struct driver *driver, uint16_t index,
+			       const struct driver_buffer *buffers, size_t count)
+{
+	driver_offer(driver, index, buffers, count);
+	driver_notify(driver, index);
+	return driver_wait(driver, index, NULL);
+}
+
+static void driver_config_on_loop(void *context)
+{
+	const struct driver_call *call = context;
+
+	if (call->status)
+		virtio_device_write_config(call->driver->device, call->offset, call->data,
+					   call->size);
+	else
+		virtio_device_read_config(call->driver->device, call->offset, call->data,
+					  call->size);
+}
+
+static uint64_t driver_read_config(struct driver *driver, uint32_t offset, uint32_t size)
+{
+	uint8_t raw[8] = {0};
+	struct driver_call call = {.driver = driver, .offset = offset, .size = size, .data = raw};
+
+	event_loop_call(driver->device->loop, driver_config_on_loop, &call);
+	return get_le64(raw);
+}
+
+static void driver_write_config(struct driver *driver, uint32_t offset, uint32_t size,
+				uint64_t value)
+{
+	uint8_t raw[8];
+	struct driver_call call = {
+	    .driver = driver, .status = 1, .offset = offset, .size = size, .data = raw};
+
+	put_le64(raw, value);
+	event_loop_call(driver->device->loop, driver_config_on_loop, &call);
+}
+
+static bool driver_needs_reset(const struct driver *driver)
+{
+	return __atomic_load_n(&driver->device->status, __ATOMIC_ACQUIRE) &
+	       VIRTIO_STATUS_NEEDS_RESET;
+}
+
+#endif
