@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* RAM blocks: backings, committing and discarding, and what a host that runs dry answers. */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "cmocka_prelude.h"
+#include "memory/ram_block.h"
+
+static struct error *take(const char *text, struct ram_backing_options *backing)
+{
+	AUTO_OPTIONS struct options *options = NULL;
+
+	TRY(options_parse(text, "size", &options));
+	TRY(ram_backing_options_take(options, backing));
+	options_take(options, "size");
+	return options_finish(options);
+}
+
+static void backings_are_named(void **state)
+{
+	static const char *const names[] = {"memfd", "hugetlb-2M", "hugetlb-1G", "anon",
+					    "file:/tmp/x"};
+	struct ram_backing_options backing;
+	char option[64], text[64];
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(option, sizeof(option), "1G,backing=%s", names[i]);
+		assert_no_error(take(option, &backing));
+		assert_string_equal(ram_backing_describe(&backing, text, sizeof(text)), names[i]);
+		ram_backing_options_clear(&backing);
+	}
+	assert_no_error(take("1G", &backing));
+	assert_int_equal(backing.backing, RAM_BACKING_MEMFD);
+	assert_error_with(take("1G,backing=disk", &backing), "'disk' is not known");
+	assert_error_with(take("1G,backing=file:", &backing), "not known");
+}
+
+static void blocks_are_aligned_for_large_pages(void **state)
+{
+	struct ram_backing_options options = {.backing = RAM_BACKING_ANON, .host_node = -1};
+	AUTO_RAM_BLOCK struct ram_block *block = NULL;
+
+	assert_no_error(ram_block_create("x", &options, MIB(2) + 4096, &block));
+	assert_true(is_aligned((uintptr_t)block->host, MIB(2)));
+}
+
+static void a_size_that_is_not_whole_pages_is_refused(void **state)
+{
+	struct ram_backing_options options = {
+	    .backing = RAM_BACKING_HUGETLB, .page_size = MIB(2), .host_node = -1};
+	struct ram_block *block;
+
+	assert_error_with(ram_block_create("x", &options, MIB(3), &block), "multiple");
+}
+
+/* A tmpfs of a few MiB in a mount namespace of this process, to run dry. */
+static void a_full_file_system_refuses_to_commit(void **state)
+{
+	struct ram_backing_options options = {.backing = RAM_BACKING_FILE, .host_node = -1};
+	char directory[] = "/tmp/godwit-ram-XXXXXX", path[64];
+	struct ram_block *block;
+	struct stat info;
+
+	assert_non_null(mkdtemp(directory));
+	if (mount("none", directory, "tmpfs", 0, "size=4m") < 0) {
+		rmdir(directory);
+		skip();
+	}
+	snprintf(path, sizeof(path), "%s/ram", directory);
+	options.path = path;
+	assert_no_error(ram_block_create("x", &options, MIB(16), &block));
+	assert_int_equal(ram_block_commit(block, 0, MIB(2)), 0);
+	assert_int_equal(ram_block_commit(block, MIB(2), MIB(8)), -ENOSPC);
+	/* Nothing of the refused range stays. */
+	assert_int_equal(fstat(block->fd, &info), 0);
+	assert_int_equal(info.st_blocks * 512, MIB(2));
+	assert_int_equal(ram_block_discard(block, 0, MIB(2)), 0);
+	assert_int_equal(ram_block_commit(block, MIB(4), MIB(4)), 0);
+	ram_block_destroy(block);
+	umount(directory);
+	rmdir(directory);
+}
+
+static void a_dry_pool_of_huge_pages_refuses_to_commit(void **state)
+{
+	struct ram_backing_options options = {
+	    .backing = RAM_BACKING_HUGETLB, .page_size = MIB(2), .host_node = -1};
+	struct ram_block *block;
+	AUTO_FCLOSE FILE *pool = fopen("/proc/sys/vm/nr_hugepages", "r+");
+	int pages = 0;
+
+	if (!pool || fscanf(pool, "%d", &pages) != 1 || pages)
+		skip(); /* someone else's pool is not ours to empty */
+	rewind(pool);
+	if (fprintf(pool, "4\n") < 0 || fflush(pool) != 0)
+		skip();
+	assert_no_error(ram_block_create("x", &options, MIB(32), &block));
+	assert_int_equal(ram_block_commit(block, 0, MIB(4)), 0);
+	memset(block->host, 1, MIB(4));
+	assert_true(ram_block_commit(block, MIB(4), MIB(8)) < 0);
+	assert_int_equal(ram_block_resident(block), MIB(4));
+	assert_int_equal(ram_block_commit(block, MIB(8), MIB(4)), 0);
+	ram_block_destroy(block);
+	rewind(pool);
+	fprintf(pool, "0\n");
+	fflush(pool);
+}
+
+static void a_file_of_another_size_is_refused(void **state)
+{
+	struct ram_backing_options options = {.backing = RAM_BACKING_FILE, .host_node = -1};
+	char path[] = "/tmp/godwit-ram-XXXXXX";
+	struct ram_block *block;
+	AUTO_CLOSE int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	options.path = path;
+	assert_int_equal(write(fd, "precious", 8), 8);
+	assert_error_with(ram_block_create("x", &options, MIB(2), &block), "has 8, not 2M");
+	unlink(path);
+}
+
+static void a_file_in_use_is_refused(void **state)
+{
+	struct ram_backing_options options = {.backing = RAM_BACKING_FILE, .host_node = -1};
+	AUTO_RAM_BLOCK struct ram_block *block = NULL;
+	char path[] = "/tmp/godwit-ram-XXXXXX";
+	AUTO_CLOSE int fd = mkstemp(path);
+	struct ram_block *second;
+
+	options.path = path;
+	assert_no_error(ram_block_create("x", &options, MIB(2), &block));
+	assert_error_with(ram_block_create("y", &options, MIB(2), &second), "in use");
+	unlink(path);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(backings_are_named),
+	    cmocka_unit_test(blocks_are_aligned_for_large_pages),
+	    cmocka_unit_test(a_size_that_is_not_whole_pages_is_refused),
+	    cmocka_unit_test(a_full_file_system_refuses_to_commit),
+	    cmocka_unit_test(a_dry_pool_of_huge_pages_refuses_to_commit),
+	    cmocka_unit_test(a_file_of_another_size_is_refused),
+	    cmocka_unit_test(a_file_in_use_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
