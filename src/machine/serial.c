@@ -63,7 +63,7 @@ struct serial {
 	bool overrun;
 	bool transmitter_pending; /* "transmitter empty" has not been told yet */
 	bool line;		  /* level of the interrupt line */
-	bool input_refused;
+	bool input_awaited;	  /* input_wanted is owed */
 };
 
 static uint32_t serial_fifo_size(const struct serial *serial)
@@ -126,6 +126,14 @@ static bool serial_fifo_put(struct serial *serial, uint8_t byte)
 	return true;
 }
 
+static void serial_want_input(struct serial *serial)
+{
+	if (!serial->input_awaited || (serial->mcr & MCR_LOOP))
+		return;
+	serial->input_awaited = false;
+	serial->ops->input_wanted(serial->context);
+}
+
 static uint8_t serial_fifo_get(struct serial *serial)
 {
 	uint8_t byte;
@@ -135,10 +143,9 @@ static uint8_t serial_fifo_get(struct serial *serial)
 	byte = serial->fifo[serial->fifo_first];
 	serial->fifo_first = (serial->fifo_first + 1) % FIFO_SIZE;
 	serial->fifo_count--;
-	if (!serial->fifo_count && serial->input_refused) {
-		serial->input_refused = false;
-		serial->ops->input_wanted(serial->context);
-	}
+	/* Not at the first free byte, so that input comes in pieces worth waking the owner for. */
+	if (!serial->fifo_count)
+		serial_want_input(serial);
 	return byte;
 }
 
@@ -148,7 +155,7 @@ static void serial_transmit(struct serial *serial, uint8_t byte)
 		if (!serial_fifo_put(serial, byte))
 			serial->overrun = true;
 	} else {
-		serial->ops->output(serial->context, &byte, 1);
+		serial->ops->output(serial->context, byte);
 	}
 	serial->transmitter_pending = true;
 }
@@ -207,10 +214,7 @@ static void serial_write_register(struct serial *serial, uint64_t offset, uint8_
 	case REG_IIR_FCR:
 		if ((value & FCR_CLEAR_INPUT) || ((value ^ serial->fcr) & FCR_ENABLE)) {
 			serial->fifo_count = 0;
-			if (serial->input_refused) {
-				serial->input_refused = false;
-				serial->ops->input_wanted(serial->context);
-			}
+			serial_want_input(serial);
 		}
 		serial->fcr = value;
 		break;
@@ -220,6 +224,7 @@ static void serial_write_register(struct serial *serial, uint64_t offset, uint8_
 	case REG_MCR:
 		serial->mcr = value & MCR_MASK;
 		serial_update_modem(serial);
+		serial_want_input(serial);
 		break;
 	case REG_SCRATCH:
 		serial->scratch = value;
@@ -305,10 +310,7 @@ void serial_reset(struct serial *serial)
 	pthread_mutex_lock(&serial->lock);
 	serial_power_on(serial);
 	serial_update_line(serial);
-	if (serial->input_refused) {
-		serial->input_refused = false;
-		serial->ops->input_wanted(serial->context);
-	}
+	serial_want_input(serial);
 	pthread_mutex_unlock(&serial->lock);
 }
 
@@ -321,7 +323,7 @@ size_t serial_input(struct serial *serial, const uint8_t *data, size_t size)
 	if (!(serial->mcr & MCR_LOOP))
 		while (taken < size && serial_fifo_put(serial, data[taken]))
 			taken++;
-	serial->input_refused = taken < size;
+	serial->input_awaited = taken < size;
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
 	return taken;

@@ -18,8 +18,8 @@
 struct serial;
 
 struct serial_ops {
-	/* The guest sent @size bytes; must not block. */
-	void (*output)(void *context, const uint8_t *data, size_t size);
+	/* The guest sent a byte; must not block. */
+	void (*output)(void *context, uint8_t byte);
 	/* There is room for input again after serial_input took less than was offered. */
 	void (*input_wanted)(void *context);
 	/* The interrupt line changed. */

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The inside of a machine, for the files machine*.c and device_table.c only.
+ *
+ * Everything belongs to the main loop's thread except `attention` and what it guards, by which
+ * vCPUs and devices tell the main loop that there is something to do.
+ */
+#ifndef GODWIT_MACHINE_MACHINE_PRIVATE_H
+#define GODWIT_MACHINE_MACHINE_PRIVATE_H
+
+#include <pthread.h>
+
+#include "kvm/cpuid.h"
+#include "machine/boot.h"
+#include "machine/layout.h"
+#include "machine/machine.h"
+#include "machine/pci_host.h"
+#include "machine/power.h"
+#include "machine/rtc.h"
+
+struct chardev;
+struct serial;
+
+/* What other threads ask of the main loop; a bit each. */
+enum machine_attention {
+	ATTENTION_PANICKED = 1 << 0,
+	ATTENTION_CRASH_LOADED = 1 << 1,
+	ATTENTION_INTERNAL_ERROR = 1 << 2,
+	ATTENTION_OFF = 1 << 3,
+	ATTENTION_RESET = 1 << 4,
+	ATTENTION_ELASTIC = 1 << 5, /* look at machine_elastic_state.changed and attempted */
+	ATTENTION_SERIAL = 1 << 6,  /* the serial port has room for input again */
+};
+
+/* What a guest that is stopped or started again no longer means. */
+#define ATTENTION_GUEST                                                                            \
+	(ATTENTION_PANICKED | ATTENTION_CRASH_LOADED | ATTENTION_INTERNAL_ERROR | ATTENTION_OFF |  \
+	 ATTENTION_RESET)
+
+/* A virtio device and its place on the bus. */
+struct machine_device {
+	struct virtio_device *device;
+	struct pci_function *function;
+};
+
+struct machine_elastic_state {
+	struct machine *machine;
+	struct ram_block *block;
+	struct memory_region *region;
+	struct virtio_device *device; /* also in machine.devices, which owns it */
+	uint64_t reported_size;	      /* in the last MEMORY_DEVICE_SIZE_CHANGE */
+	bool changed;		      /* atomic: plugged or its reason changed */
+	bool attempted;		      /* atomic: the guest touched unplugged memory */
+	uint64_t attempted_address;   /* atomic: where, last */
+};
+
+struct machine {
+	struct machine_config config;
+	struct event_loop *loop;
+	machine_event_handler handler;
+	void *handler_context;
+
+	enum machine_state state;
+	int exit_status;
+
+	int attention_fd; /* eventfd */
+	struct event_source *attention_source;
+	uint32_t attention; /* enum machine_attention bits; atomic */
+	pthread_mutex_t detail_lock;
+	char detail[96]; /* of the last internal error */
+
+	struct boot_file kernel, initrd;
+	struct layout layout;
+	struct kvm_cpu_topology topology;
+
+	struct kvm_vm *vm;
+	struct memory_map *map;
+	struct kvm_slots *slots;
+	struct kvm_vcpus *vcpus;
+	struct ram_block *memory[MACHINE_NODES_MAX]; /* one for each --memory */
+	struct machine_elastic_state *elastic;	     /* config.elastic_count of them */
+
+	struct pci_host *pci;
+	struct serial *serial;
+	struct chardev *serial_chardev;
+	struct rtc *rtc;
+	struct power *power;
+	struct machine_device *devices;
+	uint32_t device_count;
+};
+
+/* machine_memory.c */
+
+/* Creates RAM blocks and regions as the layout says, and the slots behind them. */
+struct error *machine_memory_create(struct machine *machine) MUST_CHECK;
+/* Creates the elastic (virtio-mem) devices and plugs them in. */
+struct error *machine_memory_plug_elastic(struct machine *machine) MUST_CHECK;
+/* Once the devices are gone. */
+void machine_memory_destroy(struct machine *machine);
+/* Sends the events for what happened to elastic devices. */
+void machine_memory_report(struct machine *machine);
+
+/* machine_devices.c */
+
+/* Serial port, clock, power ports, PCI bus. */
+struct error *machine_platform_create(struct machine *machine) MUST_CHECK;
+void machine_platform_destroy(struct machine *machine);
+/* Takes over @device, gives it its transport, its place on the bus and its thread. */
+struct error *machine_plug(struct machine *machine, struct virtio_device *device) MUST_CHECK;
+/* The devices that the configuration names, and those that are always there. */
+struct error *machine_devices_create(struct machine *machine) MUST_CHECK;
+void machine_devices_destroy(struct machine *machine);
+/* Only while the vCPUs are paused. */
+void machine_devices_reset(struct machine *machine);
+void machine_devices_quiesce(struct machine *machine);
+void machine_devices_resume(struct machine *machine);
+
+/* machine_serial.c */
+
+/* The serial port, connected to the character device of the configuration. */
+struct error *machine_serial_create(struct machine *machine) MUST_CHECK;
+void machine_serial_destroy(struct machine *machine);
+/* The guest has room for input again. */
+void machine_serial_receive(struct machine *machine);
+
+/* machine_attention.c */
+
+struct error *machine_attention_create(struct machine *machine) MUST_CHECK;
+void machine_attention_destroy(struct machine *machine);
+/* Asks the main loop to look. Any thread; cannot fail. */
+void machine_attract(struct machine *machine, enum machine_attention what);
+/* Forgets what was asked but not looked at; when a reset or crash made it void. */
+void machine_attention_forget(struct machine *machine, uint32_t what);
+/* For the vCPUs and the power ports. */
+void machine_kvm_event(void *context, enum kvm_event event, const char *detail);
+void machine_power_request(void *context, enum power_request what);
+
+/* device_table.c */
+
+/* Makes the device that one --disk, --net, … asks for; @index numbers the devices of its kind. */
+struct error *device_table_create(struct machine *machine,
+				  const struct machine_device_config *config, uint32_t index,
+				  struct virtio_device **device) MUST_CHECK;
+
+/* machine.c */
+
+/* Sends an event; takes over @data, which may be NULL. */
+void machine_emit(struct machine *machine, const char *event, json_t *data);
+/* machine_reset with its cause, for the event. */
+struct error *machine_reset_by(struct machine *machine, bool guest, const char *reason) MUST_CHECK;
+/* Stops the guest for good, until a reset: MACHINE_CRASHED. */
+void machine_crash(struct machine *machine);
+
+#endif
