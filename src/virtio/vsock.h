@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The socket device (virtio 1.2 section 5.10), stream sockets between the guest and programs of the
+ * host through unix sockets (vsock_host.h). All of it runs on the device's loop.
+ */
+#ifndef GODWIT_VIRTIO_VSOCK_H
+#define GODWIT_VIRTIO_VSOCK_H
+
+#include "virtio/virtio_device.h"
+
+/*
+ * Creates a device from @text: "cid=N,path=PATH[,id=ID]". @cid is the guest's address, 3 to
+ * 0xfffffffe; PATH is the unix socket to listen at. Without id= it is "vsock".
+ */
+struct error *virtio_vsock_create(const char *text, struct virtio_device **device) MUST_CHECK;
+
+#endif
