@@ -331,7 +331,7 @@ static void add_entropy(const char *text)
 static void mount_9p(const char *tag, const char *where, unsigned long flags, const char *cache)
 {
     char options[128];
-    snprintf(options, sizeof(options), "trans=virtio,version=9p2000.L,msize=524288,cache=%s", cache);
+    snprintf(options, sizeof(options), "trans=virtio,version=9p2000.L,msize=512000,cache=%s", cache);
     // A hot-plugged one may take a moment to appear.
     for (int waited = 0; waited < DEVICE_WAIT_MS; waited += 10) {
         if (mount(tag, where, "9p", flags, options) == 0)
