@@ -12,8 +12,10 @@ struct error {
 
 static struct error out_of_memory = {.kind = ERROR_FAILURE, .code = ENOMEM, .message = NULL};
 
-static struct error *error_vnew(enum error_kind kind, int code, const char *suffix,
-				const char *format, va_list arguments)
+__attribute__((format(printf, 4, 0))) static struct error *error_vnew(enum error_kind kind,
+								      int code, const char *suffix,
+								      const char *format,
+								      va_list arguments)
 {
 	struct error *error = calloc(1, sizeof(*error));
 	AUTO_FREE char *text = NULL;
