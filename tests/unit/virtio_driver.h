@@ -48,11 +48,11 @@ struct driver_buffer {
 	bool writable;
 };
 
-static void driver_interrupt_queue(void *transport, uint16_t queue)
+static inline void driver_interrupt_queue(void *transport, uint16_t queue)
 {
 }
 
-static void driver_interrupt_config(void *transport)
+static inline void driver_interrupt_config(void *transport)
 {
 	struct driver *driver = transport;
 
@@ -64,14 +64,14 @@ static const struct virtio_transport_ops driver_transport = {
     .interrupt_config = driver_interrupt_config,
 };
 
-static void driver_no_error(struct error *error)
+static inline void driver_no_error(struct error *error)
 {
 	if (error)
 		fail_msg("%s", error_message(error));
 }
 
 /* Memory of @backing for the guest. */
-static void driver_create_memory(struct driver *driver, const struct ram_backing_options *backing)
+static inline void driver_create_memory(struct driver *driver, const struct ram_backing_options *backing)
 {
 	struct memory_region *region;
 
@@ -83,7 +83,7 @@ static void driver_create_memory(struct driver *driver, const struct ram_backing
 }
 
 /* Adds the device, which is the driver's from now on, and starts its loop. */
-static void driver_add_device(struct driver *driver, struct virtio_device *device)
+static inline void driver_add_device(struct driver *driver, struct virtio_device *device)
 {
 	driver->device = device;
 	device->map = driver->map;
@@ -92,7 +92,7 @@ static void driver_add_device(struct driver *driver, struct virtio_device *devic
 	driver_no_error(event_loop_start_thread(device->loop, "device"));
 }
 
-static void driver_destroy(struct driver *driver)
+static inline void driver_destroy(struct driver *driver)
 {
 	virtio_device_destroy(driver->device);
 	memory_map_destroy(driver->map);
@@ -109,21 +109,21 @@ struct driver_call {
 	void *data;
 };
 
-static void driver_set_status_on_loop(void *context)
+static inline void driver_set_status_on_loop(void *context)
 {
 	const struct driver_call *call = context;
 
 	virtio_device_set_status(call->driver->device, call->status);
 }
 
-static void driver_set_status(struct driver *driver, uint8_t status)
+static inline void driver_set_status(struct driver *driver, uint8_t status)
 {
 	struct driver_call call = {.driver = driver, .status = status};
 
 	event_loop_call(driver->device->loop, driver_set_status_on_loop, &call);
 }
 
-static void driver_negotiate_on_loop(void *context)
+static inline void driver_negotiate_on_loop(void *context)
 {
 	const struct driver_call *call = context;
 	struct virtio_device *device = call->driver->device;
@@ -134,7 +134,7 @@ static void driver_negotiate_on_loop(void *context)
 	virtio_device_set_status(device, 0xb);
 }
 
-static void driver_queues_on_loop(void *context)
+static inline void driver_queues_on_loop(void *context)
 {
 	const struct driver_call *call = context;
 	struct driver *driver = call->driver;
@@ -165,7 +165,7 @@ static void driver_queues_on_loop(void *context)
 }
 
 /* Negotiates @features (VERSION_1 is added) and enables the queues of the bitmap @queues. */
-static void driver_start_queues(struct driver *driver, uint64_t features, uint32_t queues)
+static inline void driver_start_queues(struct driver *driver, uint64_t features, uint32_t queues)
 {
 	struct driver_call call = {
 	    .driver = driver,
@@ -178,14 +178,14 @@ static void driver_start_queues(struct driver *driver, uint64_t features, uint32
 	event_loop_call(driver->device->loop, driver_queues_on_loop, &call);
 }
 
-static void driver_start(struct driver *driver, uint64_t features)
+static inline void driver_start(struct driver *driver, uint64_t features)
 {
 	driver_start_queues(driver, features, UINT32_MAX);
 	assert_int_equal(driver->device->status, 0xf);
 }
 
 /* Makes a chain of @buffers available without ringing the doorbell; returns its head. */
-static uint16_t driver_offer(struct driver *driver, uint16_t index,
+static inline uint16_t driver_offer(struct driver *driver, uint16_t index,
 			     const struct driver_buffer *buffers, size_t count)
 {
 	struct driver_queue *queue = &driver->queues[index];
@@ -209,14 +209,14 @@ static uint16_t driver_offer(struct driver *driver, uint16_t index,
 	return head;
 }
 
-static void driver_notify_on_loop(void *context)
+static inline void driver_notify_on_loop(void *context)
 {
 	const struct driver_call *call = context;
 
 	virtio_device_notify_queue(call->driver->device, call->queue);
 }
 
-static void driver_notify(struct driver *driver, uint16_t index)
+static inline void driver_notify(struct driver *driver, uint16_t index)
 {
 	struct driver_call call = {.driver = driver, .queue = index};
 
@@ -224,7 +224,7 @@ static void driver_notify(struct driver *driver, uint16_t index)
 }
 
 /* Whether the device has used one more chain than the driver has taken. */
-static bool driver_used(const struct driver *driver, uint16_t index)
+static inline bool driver_used(const struct driver *driver, uint16_t index)
 {
 	const struct driver_queue *queue = &driver->queues[index];
 
@@ -233,7 +233,7 @@ static bool driver_used(const struct driver *driver, uint16_t index)
 }
 
 /* Waits for the next used chain; returns its length, and its head in *head unless that is NULL. */
-static uint32_t driver_wait(struct driver *driver, uint16_t index, uint16_t *head)
+static inline uint32_t driver_wait(struct driver *driver, uint16_t index, uint16_t *head)
 {
 	struct driver_queue *queue = &driver->queues[index];
 	const uint8_t *raw;
@@ -251,7 +251,7 @@ static uint32_t driver_wait(struct driver *driver, uint16_t index, uint16_t *hea
 }
 
 /* Offers, notifies and waits; returns the used length. */
-static uint32_t driver_request(struct driver *driver, uint16_t index,
+static inline uint32_t driver_request(struct driver *driver, uint16_t index,
 			       const struct driver_buffer *buffers, size_t count)
 {
 	driver_offer(driver, index, buffers, count);
@@ -259,7 +259,7 @@ static uint32_t driver_request(struct driver *driver, uint16_t index,
 	return driver_wait(driver, index, NULL);
 }
 
-static void driver_config_on_loop(void *context)
+static inline void driver_config_on_loop(void *context)
 {
 	const struct driver_call *call = context;
 
@@ -271,7 +271,7 @@ static void driver_config_on_loop(void *context)
 					  call->size);
 }
 
-static uint64_t driver_read_config(struct driver *driver, uint32_t offset, uint32_t size)
+static inline uint64_t driver_read_config(struct driver *driver, uint32_t offset, uint32_t size)
 {
 	uint8_t raw[8] = {0};
 	struct driver_call call = {.driver = driver, .offset = offset, .size = size, .data = raw};
@@ -280,7 +280,7 @@ static uint64_t driver_read_config(struct driver *driver, uint32_t offset, uint3
 	return get_le64(raw);
 }
 
-static void driver_write_config(struct driver *driver, uint32_t offset, uint32_t size,
+static inline void driver_write_config(struct driver *driver, uint32_t offset, uint32_t size,
 				uint64_t value)
 {
 	uint8_t raw[8];
@@ -291,7 +291,7 @@ static void driver_write_config(struct driver *driver, uint32_t offset, uint32_t
 	event_loop_call(driver->device->loop, driver_config_on_loop, &call);
 }
 
-static bool driver_needs_reset(const struct driver *driver)
+static inline bool driver_needs_reset(const struct driver *driver)
 {
 	return __atomic_load_n(&driver->device->status, __ATOMIC_ACQUIRE) &
 	       VIRTIO_STATUS_NEEDS_RESET;
