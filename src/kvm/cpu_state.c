@@ -25,6 +25,14 @@
 #define EFER_LMA     (1U << 10)
 #define RFLAGS_FIXED (1U << 1)
 
+/*
+ * Memory types by address (Intel SDM volume 3A section 12.11): all of it cached, as firmware would
+ * leave it. With the processor's own "disabled" KVM would make guest memory uncached where a
+ * passed-through device is not coherent.
+ */
+#define MSR_MTRR_DEFAULT_TYPE	0x2ff
+#define MTRR_ENABLED_WRITE_BACK 0x806
+
 /* Selectors of the boot descriptor table (Linux's __BOOT_CS and __BOOT_DS). */
 #define SELECTOR_CODE 0x10
 #define SELECTOR_DATA 0x18
@@ -78,8 +86,11 @@ static void capture_msrs(int vcpu_fd, struct cpu_state *state)
 			struct kvm_msr_entry entry;
 		} one = {.header.nmsrs = 1, .entry.index = msr_indices[i]};
 
-		if (ioctl(vcpu_fd, KVM_GET_MSRS, &one) == 1 &&
-		    ioctl(vcpu_fd, KVM_SET_MSRS, &one) == 1)
+		if (ioctl(vcpu_fd, KVM_GET_MSRS, &one) != 1)
+			continue;
+		if (one.entry.index == MSR_MTRR_DEFAULT_TYPE)
+			one.entry.data = MTRR_ENABLED_WRITE_BACK;
+		if (ioctl(vcpu_fd, KVM_SET_MSRS, &one) == 1)
 			state->msrs.entries[state->msrs.header.nmsrs++] = one.entry;
 	}
 }

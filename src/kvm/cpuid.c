@@ -30,8 +30,8 @@
 
 struct kvm_cpu_topology kvm_cpu_topology_make(uint32_t cpus, uint32_t sockets)
 {
-	if (!sockets || cpus % sockets || (sockets > 1 && !is_power_of_two(cpus / sockets)))
-		sockets = 1;
+	if (cpus % sockets || (sockets > 1 && !is_power_of_two(cpus / sockets)))
+		sockets = cpus;
 	return (struct kvm_cpu_topology){
 	    .cpus = cpus, .sockets = sockets, .cores_per_socket = cpus / sockets};
 }

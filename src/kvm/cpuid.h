@@ -23,7 +23,11 @@ struct kvm_cpu_topology {
 	uint32_t cores_per_socket;
 };
 
-/* @cpus processors on @sockets sockets if they can be spread evenly (see above), else on one. */
+/*
+ * @cpus processors on @sockets sockets if they can be spread evenly (see above), else on as many
+ * sockets as processors: software takes the processors of a socket to share a cache and so to be on
+ * one NUMA node.
+ */
 struct kvm_cpu_topology kvm_cpu_topology_make(uint32_t cpus, uint32_t sockets);
 /* The table for processor @cpu of @vm; freed with free(). An error if KVM does not tell. */
 struct error *kvm_cpuid_build(struct kvm_vm *vm, uint32_t cpu,

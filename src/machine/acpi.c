@@ -142,11 +142,6 @@ static void acpi_put_port(uint8_t *gas, uint64_t port)
 	put_le64(gas + 4, port);
 }
 
-uint32_t acpi_cpu_node(const struct machine_config *config, uint32_t cpu)
-{
-	return cpu * machine_config_nodes(config) / config->cpus;
-}
-
 static uint64_t acpi_add_dsdt(struct acpi_area *area)
 {
 	uint8_t *table;
@@ -237,7 +232,7 @@ static void acpi_add_srat(struct acpi_area *area, const struct acpi_options *opt
 
 		entry[0] = 0;
 		entry[1] = SRAT_CPU_SIZE;
-		entry[2] = (uint8_t)acpi_cpu_node(config, cpu); /* the upper bytes stay 0 */
+		entry[2] = (uint8_t)layout_cpu_node(config, cpu); /* the upper bytes stay 0 */
 		entry[3] = (uint8_t)cpu;
 		put_le32(entry + 4, SRAT_ENABLED);
 	}

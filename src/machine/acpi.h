@@ -21,9 +21,6 @@ struct acpi_options {
 	const struct layout *layout;
 };
 
-/* The NUMA node of processor @cpu: processors are dealt to the nodes in equal runs. */
-uint32_t acpi_cpu_node(const struct machine_config *config, uint32_t cpu);
-
 /*
  * Fills @area, LAYOUT_ACPI_SIZE bytes for guest address LAYOUT_ACPI_START, with all tables, the
  * root pointer first. An error if they do not fit, which no allowed configuration causes.

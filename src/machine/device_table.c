@@ -8,31 +8,117 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/checked.h"
+#include "base/options.h"
 #include "machine/machine_private.h"
-#if __has_include("virtio/blk.h")
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
-#define HAVE_BLK
-#endif
+#include "virtio/console.h"
+#include "virtio/net.h"
+#include "virtio/rng.h"
+#include "virtio/vsock.h"
 
-struct device_kind {
+/* For constructors whose default id does not depend on the index: "disk" stays, the next ones are
+ * "disk1", "disk2". */
+static struct error *text_with_id(const char *text, const char *kind, uint32_t index, char **result)
+{
+	int length;
+
+	if (!index || strstr(text, ",id="))
+		length = asprintf(result, "%s", text);
+	else
+		length = asprintf(result, "%s,id=%s%u", text, kind, index);
+	if (length >= 0)
+		return NULL;
+	*result = NULL;
+	return error_system(ENOMEM, "--%s", kind);
+}
+
+static struct error *create_disk(const struct machine *machine, const char *text, uint32_t index,
+				 struct virtio_device **device)
+{
+	AUTO_FREE char *named = NULL;
+
+	TRY(text_with_id(text, "disk", index, &named));
+	return virtio_blk_create(named, device);
+}
+
+static struct error *create_net(const struct machine *machine, const char *text, uint32_t index,
+				struct virtio_device **device)
+{
+	return virtio_net_create(text, machine->config.name ?: "godwit", index, device);
+}
+
+/* "BACKEND[,id=ID]", the backend as in chardev.h. */
+static struct error *create_console(const struct machine *machine, const char *text, uint32_t index,
+				    struct virtio_device **device)
+{
+	AUTO_OPTIONS struct options *options = NULL;
+	struct chardev *backend;
+	char default_id[32];
+	const char *id, *where;
+
+	TRY(options_parse(text, "backend", &options));
+	where = options_take(options, "backend");
+	id = options_take(options, "id");
+	TRY(options_finish(options));
+	if (!where)
+		return error_usage("it needs a backend: tty, pty, null, file:PATH or unix:PATH");
+	snprintf(default_id, sizeof(default_id), index ? "console%u" : "console", index);
+	TRY(chardev_create(where, &backend));
+	return virtio_console_create(id ?: default_id, backend, device);
+}
+
+/* "[id=ID]". */
+static struct error *create_rng(const struct machine *machine, const char *text, uint32_t index,
+				struct virtio_device **device)
+{
+	AUTO_OPTIONS struct options *options = NULL;
+	char default_id[32];
+	const char *id;
+
+	TRY(options_parse(text, NULL, &options));
+	id = options_take(options, "id");
+	TRY(options_finish(options));
+	snprintf(default_id, sizeof(default_id), index ? "rng%u" : "rng", index);
+	return virtio_rng_create(id ?: default_id, device);
+}
+
+static struct error *create_balloon(const struct machine *machine, const char *text, uint32_t index,
+				    struct virtio_device **device)
+{
+	if (index)
+		return error_usage("a machine has one balloon: Linux inflates the first only");
+	return virtio_balloon_create(text, device);
+}
+
+static struct error *create_vsock(const struct machine *machine, const char *text, uint32_t index,
+				  struct virtio_device **device)
+{
+	if (index)
+		return error_usage("a machine has one socket device: a guest has one address");
+	return virtio_vsock_create(text, device);
+}
+
+static const struct {
 	const char *kind;
-	/* @text is what follows --disk and so on, NULL if the machine itself adds the device. */
-	struct error *(*create)(struct machine *machine, const char *text, uint32_t index,
+	/* @text is what follows --disk and so on; empty if the machine itself adds the device. */
+	struct error *(*create)(const struct machine *machine, const char *text, uint32_t index,
 				struct virtio_device **device);
-};
-
-static const struct device_kind device_kinds[] = {
-    {0},
+} device_kinds[] = {
+    {"disk", create_disk},	 {"net", create_net},	  {"console", create_console},
+    {"balloon", create_balloon}, {"vsock", create_vsock}, {"rng", create_rng},
 };
 
 struct error *device_table_create(struct machine *machine,
 				  const struct machine_device_config *config, uint32_t index,
 				  struct virtio_device **device)
 {
-	for (size_t i = 0; i < sizeof(device_kinds) / sizeof(device_kinds[0]); i++)
-		if (device_kinds[i].kind && !strcmp(device_kinds[i].kind, config->kind))
-			return error_prefix(
-			    device_kinds[i].create(machine, config->text, index, device), "--%s %s",
-			    config->kind, config->text ?: "");
+	const char *text = config->text ?: "";
+
+	for (size_t i = 0; i < ARRAY_SIZE(device_kinds); i++)
+		if (!strcmp(device_kinds[i].kind, config->kind))
+			return error_prefix(device_kinds[i].create(machine, text, index, device),
+					    "--%s %s", config->kind, text);
 	return error_usage("there is no device of the kind '%s'", config->kind);
 }

@@ -142,3 +142,27 @@ uint32_t layout_boot_ranges(const struct layout *layout,
 		    (struct layout_range){LAYOUT_4G, layout->high_end - LAYOUT_4G, LAYOUT_RAM};
 	return count;
 }
+
+static uint32_t layout_boot_node_mask(const struct machine_config *config)
+{
+	uint32_t mask = 0;
+
+	for (uint32_t i = 0; i < config->memory_count; i++)
+		mask |= 1U << config->memory[i].node;
+	return mask;
+}
+
+uint32_t layout_cpu_nodes(const struct machine_config *config)
+{
+	return (uint32_t)__builtin_popcount(layout_boot_node_mask(config));
+}
+
+uint32_t layout_cpu_node(const struct machine_config *config, uint32_t cpu)
+{
+	uint32_t mask = layout_boot_node_mask(config);
+	uint32_t skip = cpu * layout_cpu_nodes(config) / config->cpus;
+
+	while (skip--)
+		mask &= mask - 1; /* drops the lowest node */
+	return (uint32_t)__builtin_ctz(mask);
+}

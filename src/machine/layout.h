@@ -70,6 +70,11 @@ struct layout {
 struct error *layout_plan(const struct machine_config *config, uint32_t physical_bits,
 			  struct layout *layout) MUST_CHECK;
 
+/* How many NUMA nodes have boot memory; the processors are dealt to these in equal runs. */
+uint32_t layout_cpu_nodes(const struct machine_config *config);
+/* The NUMA node of processor @cpu. */
+uint32_t layout_cpu_node(const struct machine_config *config, uint32_t cpu);
+
 /* The numbers of the e820 and of PVH's memory map alike. */
 enum layout_range_type { LAYOUT_RAM = 1, LAYOUT_RESERVED = 2 };
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A whole virtual machine: from a configuration to running guest, and what an operator does with it.
+ * A whole virtual machine: from a configuration to running guest, and what an operator does with
+ * it.
  *
- * Threads: everything here belongs to the machine's main loop (the control server runs there too), except what
- * says otherwise. Devices and vCPUs have threads of their own and post back to the main loop.
+ * Threads: everything here belongs to the machine's main loop (the control server runs there too),
+ * except what says otherwise. Devices and vCPUs have threads of their own and post back to the main
+ * loop.
  */
 #ifndef GODWIT_MACHINE_MACHINE_H
 #define GODWIT_MACHINE_MACHINE_H
@@ -36,14 +38,16 @@ struct machine_memory {
 /* One --elastic. */
 struct machine_elastic {
 	char id[32];
-	uint64_t maximum, size, block; /* bytes; block 0: 2 MiB or the page size, whichever is larger */
+	uint64_t maximum, size,
+	    block; /* bytes; block 0: 2 MiB or the page size, whichever is larger */
 	uint32_t node;
 	struct ram_backing_options backing;
 	bool automatic; /* auto=MIN..MAX */
 	uint64_t auto_minimum, auto_maximum;
 };
 
-/* One --disk, --net, --vsock, …: the text is parsed by the device's own constructor (device_table.c). */
+/* One --disk, --net, --vsock, …: the text is parsed by the device's own constructor
+ * (device_table.c). */
 struct machine_device_config {
 	const char *kind; /* a static string: "disk", "net", "rng", "console", "balloon", "vsock" */
 	char *text;	  /* owned */
@@ -63,26 +67,30 @@ struct machine_config {
 	uint8_t distance[MACHINE_NODES_MAX][MACHINE_NODES_MAX]; /* SLIT; 0: default 10 or 20 */
 	struct machine_device_config devices[MACHINE_DEVICES_MAX];
 	uint32_t device_count;
-	char *serial;  /* a character-device description (chardev.h): "null", "tty", "file:P", "unix:P" */
+	char *serial; /* a character-device description (chardev.h): "null", "tty", "file:P",
+			 "unix:P" */
 	enum machine_on_crash on_crash;
-	bool no_reboot; /* a guest's reset ends the machine */
-	bool paused;	/* do not start the guest */
+	bool no_reboot;	      /* a guest's reset ends the machine */
+	bool paused;	      /* do not start the guest */
 	uint32_t slots_limit; /* KVM slots to use at most; 0: what KVM allows */
 };
 void machine_config_clear(struct machine_config *config);
 
 enum machine_state { MACHINE_PAUSED, MACHINE_RUNNING, MACHINE_CRASHED, MACHINE_SHUTDOWN };
-const char *machine_state_name(enum machine_state state); /* QMP RunState: "paused", "running", "guest-panicked", "shutdown" */
+const char *machine_state_name(
+    enum machine_state state); /* QMP RunState: "paused", "running", "guest-panicked", "shutdown" */
 
 struct machine;
 
-/* What the machine tells its owner (the control server), on the main loop. @data is borrowed, may be NULL. */
+/* What the machine tells its owner (the control server), on the main loop. @data is borrowed, may
+ * be NULL. */
 typedef void (*machine_event_handler)(void *context, const char *event, json_t *data);
 
 /*
- * Builds everything; the guest does not run yet. Takes over *config (also on error). The devices, the order of
- * construction and the address map are in machine.c. Events have QMP's names: STOP, RESUME, RESET, SHUTDOWN,
- * POWERDOWN, GUEST_PANICKED, MEMORY_DEVICE_SIZE_CHANGE, MEMORY_UNPLUGGED_ACCESS, ELASTIC_AUTO_DECISION.
+ * Builds everything; the guest does not run yet. Takes over *config (also on error). The devices,
+ * the order of construction and the address map are in machine.c. Events have QMP's names: STOP,
+ * RESUME, RESET, SHUTDOWN, POWERDOWN, GUEST_PANICKED, MEMORY_DEVICE_SIZE_CHANGE,
+ * MEMORY_UNPLUGGED_ACCESS, ELASTIC_AUTO_DECISION.
  */
 struct error *machine_create(struct machine_config *config, struct event_loop *loop,
 			     machine_event_handler handler, void *context,
@@ -98,7 +106,8 @@ struct error *machine_resume(struct machine *machine) MUST_CHECK;
 struct error *machine_reset(struct machine *machine) MUST_CHECK;
 /* Presses the power button; the guest decides. */
 void machine_powerdown(struct machine *machine);
-/* Ends the machine: event SHUTDOWN, then the main loop is stopped. @reason as QMP's ShutdownCause. */
+/* Ends the machine: event SHUTDOWN, then the main loop is stopped. @reason as QMP's ShutdownCause.
+ */
 void machine_shutdown(struct machine *machine, bool guest, const char *reason);
 
 enum machine_state machine_state(const struct machine *machine);
@@ -113,7 +122,8 @@ struct kvm_vcpus *machine_vcpus(struct machine *machine);
 struct virtio_device *machine_device(struct machine *machine, uint32_t index);
 /* The first device of @type ("virtio-balloon"), or NULL. */
 struct virtio_device *machine_device_of_type(struct machine *machine, const char *type);
-/* The elastic device (virtio-mem) named @id; NULL if there is none. machine_elastic_at: the index-th, NULL past the end. */
+/* The elastic device (virtio-mem) named @id; NULL if there is none. machine_elastic_at: the
+ * index-th, NULL past the end. */
 struct virtio_device *machine_elastic(struct machine *machine, const char *id);
 struct virtio_device *machine_elastic_at(struct machine *machine, uint32_t index);
 
