@@ -75,11 +75,13 @@ static struct error *create_rng(const struct machine *machine, const char *text,
 {
 	AUTO_OPTIONS struct options *options = NULL;
 	char default_id[32];
-	const char *id;
+	const char *id = NULL;
 
-	TRY(options_parse(text, NULL, &options));
-	id = options_take(options, "id");
-	TRY(options_finish(options));
+	if (*text) {
+		TRY(options_parse(text, NULL, &options));
+		id = options_take(options, "id");
+		TRY(options_finish(options));
+	}
 	snprintf(default_id, sizeof(default_id), index ? "rng%u" : "rng", index);
 	return virtio_rng_create(id ?: default_id, device);
 }
@@ -89,7 +91,7 @@ static struct error *create_balloon(const struct machine *machine, const char *t
 {
 	if (index)
 		return error_usage("a machine has one balloon: Linux inflates the first only");
-	return virtio_balloon_create(text, device);
+	return virtio_balloon_create(*text ? text : NULL, device);
 }
 
 static struct error *create_vsock(const struct machine *machine, const char *text, uint32_t index,
