@@ -319,18 +319,17 @@ static void set_clock(const char *text)
 // Hosts that start from one saved state would otherwise draw the same random numbers.
 static void add_entropy(const char *text)
 {
-	struct {
-		struct rand_pool_info info;
-		char bytes[256];
-	} pool = {.info = {.entropy_count = 0}};
+	enum { MOST = 256 };
+	_Alignas(struct rand_pool_info) char memory[sizeof(struct rand_pool_info) + MOST] = {0};
+	struct rand_pool_info *pool = (struct rand_pool_info *)memory;
 	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 	if (fd < 0 || !text)
 		return;
-	size_t length = strnlen(text, sizeof(pool.bytes));
-	memcpy(pool.info.buf, text, length);
-	pool.info.buf_size = (int)length;
-	pool.info.entropy_count = (int)length * 4; // it is hexadecimal: four bits a byte
-	ioctl(fd, RNDADDENTROPY, &pool);
+	size_t length = strnlen(text, MOST);
+	memcpy(pool->buf, text, length);
+	pool->buf_size = (int)length;
+	pool->entropy_count = (int)length * 4; // it is hexadecimal: four bits a byte
+	ioctl(fd, RNDADDENTROPY, pool);
 	ioctl(fd, RNDRESEEDCRNG);
 	close(fd);
 }

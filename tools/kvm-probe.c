@@ -176,7 +176,7 @@ static enum outcome run_guest(int kvm, const uint8_t *entry, uint64_t rounds, in
 	put64(memory, PML4, PDPT | 3);
 	put64(memory, PDPT, PAGE_DIRECTORY | 3);
 	put64(memory, PAGE_DIRECTORY, 0x83); // present, writable, 2 MiB
-	memcpy(memory + CODE, guest_code, (size_t)(guest_code_end - guest_code));
+	memcpy(memory + CODE, guest_code, (uintptr_t)guest_code_end - (uintptr_t)guest_code);
 
 	struct kvm_userspace_memory_region region = {
 	    .memory_size = MEMORY_SIZE,
@@ -200,7 +200,7 @@ static enum outcome run_guest(int kvm, const uint8_t *entry, uint64_t rounds, in
 		return failed("mmap of the vCPU");
 	if (give_cpuid(kvm, vcpu) < 0)
 		return failed("KVM_SET_CPUID2");
-	if (enter_long_mode(vcpu, CODE + (uint64_t)(entry - guest_code), rounds) < 0)
+	if (enter_long_mode(vcpu, CODE + (uintptr_t)entry - (uintptr_t)guest_code, rounds) < 0)
 		return failed("entering long mode");
 
 	// Repeats, so that an alarm that comes just before KVM_RUN is not the only one.
