@@ -181,6 +181,23 @@ static struct error *open_file(struct ram_block *block)
 	return NULL;
 }
 
+/*
+ * Guest memory has no place in a core dump of the VMM, and wants huge pages where the host has
+ * them. A file on a disk must not be read ahead: that would bring in pages for the unplugged blocks
+ * behind a plugged one.
+ */
+static void advise_block(const struct ram_block *block)
+{
+	struct statfs info;
+
+	madvise(block->host, block->size, MADV_DONTDUMP);
+	if (block->options.backing == RAM_BACKING_FILE && fstatfs(block->fd, &info) == 0 &&
+	    info.f_type != TMPFS_MAGIC)
+		madvise(block->host, block->size, MADV_RANDOM);
+	else if (block->page_size == BASE_PAGE_SIZE)
+		madvise(block->host, block->size, MADV_HUGEPAGE);
+}
+
 /* Maps the block at an aligned address: reserves more than needed, maps inside, drops the rest. */
 static struct error *map_block(struct ram_block *block)
 {
@@ -206,10 +223,7 @@ static struct error *map_block(struct ram_block *block)
 		return error_system(failure, "cannot map memory '%s'", block->name);
 	}
 	block->host = start;
-	/* Guest memory has no place in a core dump of the VMM. */
-	madvise(block->host, block->size, MADV_DONTDUMP);
-	if (block->page_size == BASE_PAGE_SIZE)
-		madvise(block->host, block->size, MADV_HUGEPAGE);
+	advise_block(block);
 	return NULL;
 }
 

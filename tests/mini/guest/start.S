@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Where a mini-guest starts: PVH (32-bit, flat, no paging, ebx = start info), from there into 64-bit mode with the
- * first 512 GiB mapped one to one by pages of 1 GiB, SSE on, and on to mini_main.
+ * first 32 GiB mapped one to one by pages of 2 MiB (a KVM that shadows page tables has no larger ones), SSE on, and on
+ * to mini_main.
  */
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
 #define CR0_PE_ET_NE_PG 0x80000031
 #define CR4_PAE_OSFXSR 0x620
 #define MSR_EFER 0xc0000080
 #define EFER_LME 0x100
-#define PAGE_1G_RW 0x83
+#define PAGE_2M_RW 0x83
+#define MAPPED_GIB 32
 #define TABLE_RW 0x3
 
 	.section .note.pvh, "a", @note
@@ -26,15 +28,23 @@ start32:
 
 	movl $level3 + TABLE_RW, level4
 	movl $level3, %edi
-	movl $PAGE_1G_RW, %eax
-	xorl %edx, %edx
-	movl $512, %ecx
+	movl $level2 + TABLE_RW, %eax
+	movl $MAPPED_GIB, %ecx
 1:	movl %eax, (%edi)
-	movl %edx, 4(%edi)
-	addl $0x40000000, %eax
-	adcl $0, %edx
+	addl $4096, %eax
 	addl $8, %edi
 	loop 1b
+
+	movl $level2, %edi
+	movl $PAGE_2M_RW, %eax
+	xorl %edx, %edx
+	movl $MAPPED_GIB * 512, %ecx
+2:	movl %eax, (%edi)
+	movl %edx, 4(%edi)
+	addl $0x200000, %eax
+	adcl $0, %edx
+	addl $8, %edi
+	loop 2b
 
 	movl $CR4_PAE_OSFXSR, %eax
 	movl %eax, %cr4
@@ -60,8 +70,8 @@ start64:
 	lidt idt_pointer(%rip)
 	movl start_info, %edi
 	call mini_main
-2:	hlt
-	jmp 2b
+3:	hlt
+	jmp 3b
 
 	.section .data
 	.balign 8
@@ -82,6 +92,7 @@ start_info:
 	.balign 4096
 level4:	.skip 4096
 level3:	.skip 4096
+level2:	.skip 4096 * MAPPED_GIB
 	.skip 16384
 stack_top:
 	.section .note.GNU-stack, "", @progbits
