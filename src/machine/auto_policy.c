@@ -37,6 +37,7 @@ const char *auto_reason_name(enum auto_reason reason)
 	    [AUTO_OOM_KILL] = "oom-kill",
 	    [AUTO_SILENT] = "silent",
 	    [AUTO_ABOVE_MAXIMUM] = "above-maximum",
+	    [AUTO_GUEST_OOM] = "guest-out-of-memory",
 	    [AUTO_IDLE] = "idle",
 	};
 
@@ -284,6 +285,7 @@ void auto_decide(struct auto_state *state, const struct auto_limits *limits,
 		decision->reason = AUTO_ABOVE_MAXIMUM;
 		decision->target = limits->maximum;
 	} else if (!sample->time_ns) {
+		*state = (struct auto_state){0}; /* whatever was learnt was of another guest */
 		hold(decision, AUTO_NO_STATISTICS);
 	} else if (sample->time_ns == state->last.time_ns) {
 		decide_without_news(state, limits, elastic, now_ns, decision);

@@ -112,6 +112,8 @@ enum auto_reason {
 	AUTO_OOM_KILL,	    /* grow: the guest has killed a process */
 	AUTO_SILENT,	    /* grow: short of memory at its last word, and silent since */
 	AUTO_ABOVE_MAXIMUM, /* shrink to the maximum */
+	AUTO_GUEST_OOM,	    /* shrink: the guest could not plug it; the driver only tries again when
+			       asked anew */
 	AUTO_IDLE,	    /* shrink: calm and more than the reserve */
 };
 const char *auto_action_name(enum auto_action action);
