@@ -303,17 +303,18 @@ void auto_memory_destroy(struct auto_memory *memory)
 	free(memory);
 }
 
-void auto_memory_reset(struct auto_memory *memory)
-{
-	memory->state = (struct auto_state){0};
-	memory->told = AUTO_NO_STATISTICS;
-	memory->ignore_until_ns = clock_monotonic_ns();
-}
-
 void auto_memory_pause(struct auto_memory *memory, bool paused)
 {
-	/* Counters stood still: a rate over the pause would mean nothing. */
-	if (memory->paused && !paused)
-		auto_memory_reset(memory);
+	if (!memory)
+		return;
+	/*
+	 * Counters stood still, so that a rate over the pause would mean nothing; and what runs
+	 * next may be another guest (a reset pauses).
+	 */
+	if (memory->paused && !paused) {
+		memory->state = (struct auto_state){0};
+		memory->told = AUTO_NO_STATISTICS;
+		memory->ignore_until_ns = clock_monotonic_ns();
+	}
 	memory->paused = paused;
 }

@@ -47,9 +47,7 @@ struct error *auto_memory_create(const struct auto_memory_options *options,
 				 struct auto_memory **result) MUST_CHECK;
 /* Accepts NULL. */
 void auto_memory_destroy(struct auto_memory *memory);
-/* Stops deciding while the guest does not run; old numbers do not count afterwards. */
+/* Stops deciding while the guest does not run; old numbers do not count afterwards. Accepts NULL.
+ */
 void auto_memory_pause(struct auto_memory *memory, bool paused);
-/* The guest starts anew: what was learnt is forgotten. Requests stay. */
-void auto_memory_reset(struct auto_memory *memory);
-
 #endif

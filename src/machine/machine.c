@@ -110,6 +110,7 @@ static struct error *machine_build(struct machine *machine)
 	TRY(machine_platform_create(machine));
 	TRY(machine_devices_create(machine));
 	TRY(machine_memory_plug_elastic(machine));
+	TRY(machine_auto_create(machine));
 	return create_vcpus(machine);
 }
 
@@ -151,6 +152,7 @@ void machine_destroy(struct machine *machine)
 	 * to unplug memory may still ask for the vCPUs, so these go after the devices' threads.
 	 */
 	machine_stop_guest(machine);
+	auto_memory_destroy(TAKE_PTR(machine->auto_memory));
 	machine_devices_destroy(machine);
 	if (machine->slots)
 		kvm_slots_set_vcpus(machine->slots, NULL);
@@ -191,6 +193,7 @@ static void machine_stop_guest(struct machine *machine)
 	if (machine->state != MACHINE_RUNNING)
 		return;
 	/* The processors first: then nothing new reaches the devices while they come to rest. */
+	auto_memory_pause(machine->auto_memory, true);
 	kvm_vcpus_pause(machine->vcpus);
 	machine_devices_quiesce(machine);
 	machine->state = MACHINE_PAUSED;
@@ -201,6 +204,7 @@ static void machine_run_guest(struct machine *machine)
 	machine->state = MACHINE_RUNNING;
 	machine_devices_resume(machine);
 	kvm_vcpus_resume(machine->vcpus);
+	auto_memory_pause(machine->auto_memory, false);
 }
 
 struct error *machine_start(struct machine *machine)

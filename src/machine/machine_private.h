@@ -11,6 +11,7 @@
 #include <pthread.h>
 
 #include "kvm/cpuid.h"
+#include "machine/auto_memory.h"
 #include "machine/boot.h"
 #include "machine/layout.h"
 #include "machine/machine.h"
@@ -87,6 +88,7 @@ struct machine {
 	struct power *power;
 	struct machine_device *devices;
 	uint32_t device_count;
+	struct auto_memory *auto_memory; /* NULL: no elastic device is automatic */
 };
 
 /* machine_memory.c */
@@ -150,5 +152,10 @@ void machine_emit(struct machine *machine, const char *event, json_t *data);
 struct error *machine_reset_by(struct machine *machine, bool guest, const char *reason) MUST_CHECK;
 /* Stops the guest for good, until a reset: MACHINE_CRASHED. */
 void machine_crash(struct machine *machine);
+
+/* machine_auto.c */
+
+/* Makes automatic elastic devices follow the guest, if there are any; paused. */
+struct error *machine_auto_create(struct machine *machine) MUST_CHECK;
 
 #endif
