@@ -28,6 +28,9 @@ const struct qmp_command control_commands[] = {
      command_qom_set,
      {{"path", QMP_STRING, false}, {"property", QMP_STRING, false}, {"value", QMP_ANY, false}}},
 
+    {"query-balloon", command_query_balloon, {}},
+    {"balloon", command_balloon, {{"value", QMP_SIZE, false}}},
+
     {"query-jobs", command_query_jobs, {}},
     {"job-cancel", command_job_cancel, {{"id", QMP_STRING, false}}},
     {"job-dismiss", command_job_dismiss, {{"id", QMP_STRING, false}}},

@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "base/error.h"
+#include "machine/machine.h"
 
 #define DECLARE_COMMAND(name)                                                                      \
 	struct error *command_##name(void *context, json_t *arguments, json_t **result) MUST_CHECK
@@ -36,6 +37,13 @@ DECLARE_COMMAND(qom_get);
 DECLARE_COMMAND(qom_set);
 DECLARE_COMMAND(godwit_resize);
 DECLARE_COMMAND(godwit_memory);
+
+/* commands_balloon.c */
+DECLARE_COMMAND(query_balloon);
+DECLARE_COMMAND(balloon);
+/* {"total-memory", "available-memory", …}, what the guest last said about itself; NULL if it said
+ * nothing. */
+json_t *balloon_statistics_describe(struct machine *machine);
 
 /* commands_jobs.c */
 DECLARE_COMMAND(query_jobs);

@@ -144,7 +144,7 @@ struct error *command_godwit_statistics(void *context, json_t *arguments, json_t
 {
 	struct control *control = context;
 	struct memory_totals totals;
-	json_t *memory;
+	json_t *memory, *guest;
 
 	TRY(memory_totals_read(control->machine, &control->measure, &totals));
 	resizer_update(control->resizer);
@@ -162,5 +162,8 @@ struct error *command_godwit_statistics(void *context, json_t *arguments, json_t
 			    describe_cpus(control->machine), "memory", memory, "elastic",
 			    memory_elastic_describe(control->machine), "jobs",
 			    jobs_describe(control->jobs));
+	guest = balloon_statistics_describe(control->machine);
+	if (guest)
+		json_object_set_new(*result, "guest", guest);
 	return NULL;
 }
