@@ -498,7 +498,7 @@ struct error *virtio_net_create_on_tap(const struct virtio_net_options *options,
 	net->mtu = options->mtu;
 	net->link_up = true;
 	net->pair_count = net->tap.queue_count;
-	net->own_loops = net->pair_count > 1;
+	net->own_loops = net->pair_count > 1 && !options->on_device_loop;
 	net_control_reset(&net->control, net->mac, 0);
 	error = virtio_device_init(&net->device, &net_ops, options->id, 2 * net->pair_count + 1,
 				   NET_QUEUE_SIZE);

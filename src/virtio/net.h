@@ -14,7 +14,8 @@
 struct virtio_net_options {
 	const char *id;
 	uint8_t mac[6];
-	uint16_t mtu; /* told to the driver; 0: not told */
+	uint16_t mtu;	     /* told to the driver; 0: not told */
+	bool on_device_loop; /* all pairs on the device's loop, for a test that has one thread */
 };
 
 /*
