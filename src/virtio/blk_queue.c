@@ -341,18 +341,38 @@ static void count_request(struct blk_queue *queue, const struct blk_request *req
 	}
 }
 
+/* A request that is not in use; NULL if all are. */
+static struct blk_request *get_request(struct blk_queue *queue)
+{
+	struct blk_request *request = queue->free;
+
+	if (request) {
+		queue->free = request->next;
+	} else if (queue->touched < BLK_QUEUE_SIZE) {
+		request = &queue->requests[queue->touched++];
+		request->chain.iov = request->buffers;
+		request->chain.iov_max = BLK_BUFFERS_MAX;
+	}
+	return request;
+}
+
 /* Takes one request and starts it; false when there is none. */
 static bool take_request(struct blk_queue *queue)
 {
-	struct blk_request *request = queue->free;
+	struct blk_request *request;
 	enum blk_status status;
 
-	/* As many requests as a queue has entries, and the virtqueue has no more chains than that
-	 * in flight. */
-	if (!request || !virtio_device_running(queue->device) ||
-	    virtqueue_pop(queue->virtqueue, &request->chain) <= 0)
+	if (!virtio_device_running(queue->device))
 		return false;
-	queue->free = request->next;
+	/* As many as the queue has entries, and the virtqueue has no more chains than that in
+	 * flight. */
+	request = get_request(queue);
+	if (!request)
+		return false;
+	if (virtqueue_pop(queue->virtqueue, &request->chain) <= 0) {
+		put_request(queue, request);
+		return false;
+	}
 	switch (blk_request_parse(request, &queue->disk->limits, &status)) {
 	case BLK_MALFORMED:
 		drop(queue, request);
@@ -429,14 +449,6 @@ struct error *blk_queue_create(struct blk_queue *queue, struct virtio_device *de
 	queue->requests = calloc(BLK_QUEUE_SIZE, sizeof(*queue->requests));
 	if (!queue->requests)
 		return error_system(ENOMEM, "disk requests");
-	for (size_t i = BLK_QUEUE_SIZE; i-- > 0;) {
-		struct blk_request *request = &queue->requests[i];
-
-		request->chain.iov = request->buffers;
-		request->chain.iov_max = BLK_BUFFERS_MAX;
-		request->next = queue->free;
-		queue->free = request;
-	}
 	if (disk->file.direct) {
 		queue->bounce = aligned_alloc(MAX(disk->file.memory_alignment, 4096U), BOUNCE_SIZE);
 		if (!queue->bounce)

@@ -51,7 +51,13 @@ struct blk_queue {
 	struct event_loop *loop;
 	struct event_timer *again; /* goes on with a queue that has had its share of the loop */
 	struct blk_ring ring;
-	struct blk_request *requests, *free; /* BLK_QUEUE_SIZE; the last freed is the next used */
+	/*
+	 * BLK_QUEUE_SIZE requests of 9 KiB: the last freed is used next, and one is touched for the
+	 * first time only when all touched ones are in use, so that a queue costs memory for the
+	 * depth that its guest uses.
+	 */
+	struct blk_request *requests, *free;
+	unsigned int touched;
 	bool dropping; /* a reset is waiting for what is in flight: nothing is completed */
 	bool pushed;   /* since the guest was last told */
 	uint64_t counters[BLK_COUNTERS]; /* atomic; since the start */
