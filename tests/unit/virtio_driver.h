@@ -71,7 +71,8 @@ static inline void driver_no_error(struct error *error)
 }
 
 /* Memory of @backing for the guest. */
-static inline void driver_create_memory(struct driver *driver, const struct ram_backing_options *backing)
+static inline void driver_create_memory(struct driver *driver,
+					const struct ram_backing_options *backing)
 {
 	struct memory_region *region;
 
@@ -184,9 +185,15 @@ static inline void driver_start(struct driver *driver, uint64_t features)
 	assert_int_equal(driver->device->status, 0xf);
 }
 
+/* The index of the available or used ring at guest address @ring. */
+static inline uint16_t *driver_index(const struct driver *driver, uint64_t ring)
+{
+	return (uint16_t *)(void *)(driver->ram + ring + 2);
+}
+
 /* Makes a chain of @buffers available without ringing the doorbell; returns its head. */
 static inline uint16_t driver_offer(struct driver *driver, uint16_t index,
-			     const struct driver_buffer *buffers, size_t count)
+				    const struct driver_buffer *buffers, size_t count)
 {
 	struct driver_queue *queue = &driver->queues[index];
 	uint16_t head = queue->next_descriptor;
@@ -204,8 +211,8 @@ static inline uint16_t driver_offer(struct driver *driver, uint16_t index,
 	put_le16(driver->ram + queue->available + 4 + queue->next_available % queue->size * 2,
 		 head);
 	queue->next_available++;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	put_le16(driver->ram + queue->available + 2, queue->next_available);
+	__atomic_store_n(driver_index(driver, queue->available), htole16(queue->next_available),
+			 __ATOMIC_RELEASE);
 	return head;
 }
 
@@ -228,8 +235,8 @@ static inline bool driver_used(const struct driver *driver, uint16_t index)
 {
 	const struct driver_queue *queue = &driver->queues[index];
 
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return get_le16(driver->ram + queue->used + 2) != queue->next_used;
+	return le16toh(__atomic_load_n(driver_index(driver, queue->used), __ATOMIC_ACQUIRE)) !=
+	       queue->next_used;
 }
 
 /* Waits for the next used chain; returns its length, and its head in *head unless that is NULL. */
@@ -252,7 +259,7 @@ static inline uint32_t driver_wait(struct driver *driver, uint16_t index, uint16
 
 /* Offers, notifies and waits; returns the used length. */
 static inline uint32_t driver_request(struct driver *driver, uint16_t index,
-			       const struct driver_buffer *buffers, size_t count)
+				      const struct driver_buffer *buffers, size_t count)
 {
 	driver_offer(driver, index, buffers, count);
 	driver_notify(driver, index);
@@ -281,7 +288,7 @@ static inline uint64_t driver_read_config(struct driver *driver, uint32_t offset
 }
 
 static inline void driver_write_config(struct driver *driver, uint32_t offset, uint32_t size,
-				uint64_t value)
+				       uint64_t value)
 {
 	uint8_t raw[8];
 	struct driver_call call = {
