@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A packed virtqueue against rings of random bytes. */
+#include "virtqueue_fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	virtqueue_fuzz_run(true, data, size);
+	return 0;
+}
