@@ -71,8 +71,7 @@ static uint16_t control_queue(const struct virtio_net *net)
 	return virtio_device_has(&net->device, NET_F_MQ) ? 2 * net->pair_count : 2;
 }
 
-/* --- Calls to the pairs' loops -------------------------------------------------------------------
- */
+/* --- Calls to the pairs' loops --- */
 
 struct pair_call {
 	struct virtio_net *net;
@@ -180,8 +179,7 @@ static bool use_pairs(struct virtio_net *net, uint16_t current, uint16_t wanted)
 	return true;
 }
 
-/* --- Control queue -------------------------------------------------------------------------------
- */
+/* --- Control queue --- */
 
 static void apply_filter(struct virtio_net *net, const struct net_control *control)
 {
@@ -256,8 +254,7 @@ static void run_control_later(void *context)
 		run_control(net);
 }
 
-/* --- Device operations ---------------------------------------------------------------------------
- */
+/* --- Device operations --- */
 
 static void net_config_read(struct virtio_device *device, uint32_t offset, void *data,
 			    uint32_t size)
@@ -399,8 +396,7 @@ static const struct virtio_device_ops net_ops = {
     .destroy = net_destroy,
 };
 
-/* --- Creation ------------------------------------------------------------------------------------
- */
+/* --- Creation --- */
 
 static void link_down(void *context)
 {

@@ -51,8 +51,7 @@ static bool usable(const struct virtio_vsock *vsock)
 	return vsock->running && virtio_device_running(&vsock->device);
 }
 
-/* --- To the guest --------------------------------------------------------------------------------
- */
+/* --- To the guest --- */
 
 /* Room is checked before a packet is taken from the transmit queue. */
 static void answer_reset(struct virtio_vsock *vsock, const struct vsock_header *packet)
@@ -201,8 +200,7 @@ void vsock_send(struct virtio_vsock *vsock)
 		event_timer_arm(vsock->more, 0);
 }
 
-/* --- From the guest ------------------------------------------------------------------------------
- */
+/* --- From the guest --- */
 
 /* The guest connects to a program of the host. */
 static void open_to_host(struct virtio_vsock *vsock, const struct vsock_header *packet)
@@ -345,8 +343,7 @@ static void more_work(void *context)
 		receive_packets(vsock);
 }
 
-/* --- Device operations ---------------------------------------------------------------------------
- */
+/* --- Device operations --- */
 
 static void vsock_config_read(struct virtio_device *device, uint32_t offset, void *data,
 			      uint32_t size)

@@ -30,8 +30,7 @@
 #define CLOSE_TIME_NS  (8 * NS_PER_SECOND) /* and a SHUTDOWN: as long as Linux waits */
 #define HOST_PORT_BASE 0x40000000	   /* where ports of the host's programs begin */
 
-/* --- The table -----------------------------------------------------------------------------------
- */
+/* --- The table --- */
 
 struct vsock_connection *vsock_connection_new(struct virtio_vsock *vsock)
 {
@@ -110,8 +109,7 @@ void vsock_connection_release(struct vsock_connection *connection)
 	vsock_listener_update(vsock);
 }
 
-/* --- Time limits ---------------------------------------------------------------------------------
- */
+/* --- Time limits --- */
 
 static void limit(struct vsock_connection *connection, int64_t delay_ns)
 {
@@ -141,8 +139,7 @@ void vsock_check_deadlines(void *context)
 	vsock_send(vsock);
 }
 
-/* --- From the guest to the host ------------------------------------------------------------------
- */
+/* --- From the guest to the host --- */
 
 /* The host's program takes no more: what is buffered is lost to it, as with any socket. */
 static void host_refuses(struct vsock_connection *connection)
@@ -278,8 +275,7 @@ void vsock_connection_confirm(struct vsock_connection *connection)
 	vsock_connection_update(connection);
 }
 
-/* --- From the host to the guest ------------------------------------------------------------------
- */
+/* --- From the host to the guest --- */
 
 uint32_t vsock_connection_read(struct vsock_connection *connection, const struct iovec *iov,
 			       uint16_t count)
@@ -299,8 +295,7 @@ uint32_t vsock_connection_read(struct vsock_connection *connection, const struct
 	return 0;
 }
 
-/* --- What the loop calls -------------------------------------------------------------------------
- */
+/* --- What the loop calls --- */
 
 void vsock_connection_update(struct vsock_connection *connection)
 {
@@ -447,8 +442,7 @@ bool vsock_connection_attach(struct vsock_connection *connection, int fd)
 	return true;
 }
 
-/* --- The listener --------------------------------------------------------------------------------
- */
+/* --- The listener --- */
 
 static void listener_ready(void *context, uint32_t events)
 {
