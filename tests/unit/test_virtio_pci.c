@@ -272,11 +272,16 @@ static void wait_for(const unsigned int *counter, unsigned int value)
 	fail_msg("nothing happened");
 }
 
+static unsigned int notifications(const struct fixture *f, uint16_t queue)
+{
+	return __atomic_load_n(&f->notified[queue], __ATOMIC_ACQUIRE);
+}
+
 static void notified_exactly(const struct fixture *f, uint16_t queue, unsigned int value)
 {
 	wait_for(&f->notified[queue], value);
 	usleep(5000);
-	assert_int_equal(f->notified[queue], value);
+	assert_int_equal(notifications(f, queue), value);
 }
 
 static void the_ids_are_those_of_a_modern_device(void **state)
@@ -517,7 +522,7 @@ static void a_doorbell_notifies_its_queue(void **state)
 	notified_exactly(f, 1, 1);
 	assert_int_equal(write(f->doorbell_fds[1], &one, sizeof(one)), sizeof(one));
 	notified_exactly(f, 1, 2);
-	assert_int_equal(f->notified[0], 1);
+	assert_int_equal(notifications(f, 0), 1);
 }
 
 static void a_doorbell_that_the_host_cannot_watch_comes_through_the_bar(void **state)
@@ -541,7 +546,7 @@ static void a_doorbell_before_a_reset_does_not_ring_after_it(void **state)
 	bar_write(f, 20, 1, 0);
 	bar_write(f, NOTIFY, 2, 0);
 	usleep(5000);
-	assert_int_equal(f->notified[0], 1);
+	assert_int_equal(notifications(f, 0), 1);
 }
 
 static void a_queue_with_its_own_loop_is_notified_there(void **state)
@@ -560,7 +565,7 @@ static void a_queue_with_its_own_loop_is_notified_there(void **state)
 	}
 	virtio_device_quiesce(&f->device);
 	virtio_device_resume(&f->device);
-	assert_true(f->notified[1] > 1);
+	assert_true(notifications(f, 1) > 1);
 }
 
 static void doorbells_of_a_quiesced_device_are_replayed(void **state)
@@ -574,7 +579,7 @@ static void doorbells_of_a_quiesced_device_are_replayed(void **state)
 	assert_int_equal(f->quiesces, 1);
 	bar_write(f, NOTIFY, 2, 0);
 	usleep(5000);
-	assert_int_equal(f->notified[0], 1);
+	assert_int_equal(notifications(f, 0), 1);
 	virtio_device_resume(&f->device);
 	assert_int_equal(f->resumes, 1);
 	notified_exactly(f, 0, 2);
