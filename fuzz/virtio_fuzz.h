@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Fuzzing a virtio device: guest memory, a transport that does nothing, and a driver whose every
- *move comes from the input. A target is:
+ * move comes from the input. A target is:
  *
  *	int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
  *	{
@@ -16,7 +16,7 @@
  *	}
  *
  * Guest memory: 512 KiB at 0 and 512 KiB right behind it, two regions; at VIRTIO_FUZZ_ELASTIC 64
- *units of 4 KiB, every other one plugged. Rings are below 256 KiB.
+ * units of 4 KiB, every other one plugged. Rings are below 256 KiB.
  */
 #ifndef GODWIT_FUZZ_VIRTIO_FUZZ_H
 #define GODWIT_FUZZ_VIRTIO_FUZZ_H

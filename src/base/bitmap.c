@@ -62,6 +62,7 @@ size_t bitmap_count_range(const uint64_t *map, size_t first, size_t count)
 	size_t total = 0;
 
 	for (size_t word = first / 64; count && word <= (first + count - 1) / 64; word++)
-		total += (size_t)__builtin_popcountll(map[word] & word_mask(word, first, first + count));
+		total +=
+		    (size_t)__builtin_popcountll(map[word] & word_mask(word, first, first + count));
 	return total;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fixed-width integers in a byte buffer, little- or big-endian by name. Wire, file and guest formats go
- * through these and never through a struct's memory. Pointers need no alignment.
+ * Fixed-width integers in a byte buffer, little- or big-endian by name. Wire, file and guest
+ * formats go through these and never through a struct's memory. Pointers need no alignment.
  */
 #ifndef GODWIT_BASE_BYTES_H
 #define GODWIT_BASE_BYTES_H

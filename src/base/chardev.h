@@ -4,20 +4,21 @@
  *
  *	null		output vanishes, there is no input
  *	tty		standard input and output; a terminal is in raw mode until the device is
- *destroyed. Ctrl-A x calls the escape handler, Ctrl-A Ctrl-A sends one Ctrl-A
+ *                      destroyed. Ctrl-A x calls the escape handler, Ctrl-A Ctrl-A sends one Ctrl-A
  *	file:PATH	output goes to the file, which is emptied first; no input
  *	unix:PATH	a listening socket, removed when the device is destroyed; one client at a
- *time, others wait. A client first gets the last 64 KiB written while there was none
+ *                      time, others wait. A client first gets the last 64 KiB written while there
+ *                      was none
  *	pty		a pseudo-terminal; its name is in chardev_name. Somebody who opens it late
- *gets what the kernel holds (4 KiB) and the last 64 KiB after that
+ *                      gets what the kernel holds (4 KiB) and the last 64 KiB after that
  *
  * Output never blocks: what the other side does not take is kept in a buffer of 64 KiB, and when
- *that is full the oldest bytes are dropped and counted, so a stuck reader costs output and never
- *stops the guest. `file:` writes at once; what the file system does not take is dropped and
- *counted.
+ * that is full the oldest bytes are dropped and counted, so a stuck reader costs output and never
+ * stops the guest. `file:` writes at once; what the file system does not take is dropped and
+ * counted.
  *
  * Input has flow control: what the receiver does not take is kept, 4 KiB at most; beyond that
- *nothing is read, so it stays with the kernel and in time stops the sender.
+ * nothing is read, so it stays with the kernel and in time stops the sender.
  *
  * Threads: everything here belongs to the thread of the event loop given to chardev_attach, but for
  * create and destroy, which are for when that loop does not run, and what says otherwise.

@@ -85,7 +85,7 @@ static inline bool ranges_overlap(uint64_t a, uint64_t a_size, uint64_t b, uint6
 	})
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 #define CONTAINER_OF(pointer, type, member)                                                        \
-	((type *)(void *)((char *)(pointer)-__builtin_offsetof(type, member)))
+	((type *)(void *)((char *)(pointer) - __builtin_offsetof(type, member)))
 
 #define KIB(n) ((uint64_t)(n) << 10)
 #define MIB(n) ((uint64_t)(n) << 20)

@@ -3,10 +3,10 @@
  * Errors are values that carry a message for a person: what was refused, why, what to do.
  *
  * A function that can fail for a reason worth telling returns `struct error *`: NULL is success,
- * anything else is owned by the caller, who returns it, adds context to it, or frees it. Creating an
- * error never fails: when memory is short a static one is returned, which error_free ignores.
- * Data paths, where a message would be thrown away, return 0 or a negative errno instead.
- * Errors are not shared between threads without a hand-over of ownership.
+ * anything else is owned by the caller, who returns it, adds context to it, or frees it. Creating
+ * an error never fails: when memory is short a static one is returned, which error_free ignores.
+ * Data paths, where a message would be thrown away, return 0 or a negative errno instead. Errors
+ * are not shared between threads without a hand-over of ownership.
  */
 #ifndef GODWIT_BASE_ERROR_H
 #define GODWIT_BASE_ERROR_H
@@ -15,15 +15,15 @@
 
 #include "base/cleanup.h"
 
-#define MUST_CHECK  __attribute__((warn_unused_result))
+#define MUST_CHECK   __attribute__((warn_unused_result))
 #define PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 struct error;
 
 /* The three kinds of rule 4 that reach a person; a guest's misbehaviour is never one of these. */
 enum error_kind {
-	ERROR_USAGE,    /* the command line or a request is wrong: exit status 2 */
-	ERROR_FAILURE,  /* the operation failed or was refused: exit status 1 */
+	ERROR_USAGE,   /* the command line or a request is wrong: exit status 2 */
+	ERROR_FAILURE, /* the operation failed or was refused: exit status 1 */
 };
 
 /* A failure with the message. @code is a positive errno, or 0 when none fits. */

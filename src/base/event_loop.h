@@ -2,9 +2,9 @@
 /*
  * An event loop: one thread waits for file descriptors, timers and calls posted by other threads.
  *
- * Everything but event_loop_post, event_loop_call and event_loop_stop is for the loop's own thread, or for
- * before it runs. Handlers run on the loop's thread, one at a time. A source may be removed from any
- * handler, its own included: it will not be called again.
+ * Everything but event_loop_post, event_loop_call and event_loop_stop is for the loop's own thread,
+ * or for before it runs. Handlers run on the loop's thread, one at a time. A source may be removed
+ * from any handler, its own included: it will not be called again.
  */
 #ifndef GODWIT_BASE_EVENT_LOOP_H
 #define GODWIT_BASE_EVENT_LOOP_H
@@ -28,8 +28,8 @@ void event_loop_destroy(struct event_loop *loop);
 /* Runs on the calling thread until event_loop_stop. */
 void event_loop_run(struct event_loop *loop);
 /*
- * Makes event_loop_run return after the handler in progress and the calls queued so far; one that has not
- * started yet returns at once. Any thread, and signal handlers.
+ * Makes event_loop_run return after the handler in progress and the calls queued so far; one that
+ * has not started yet returns at once. Any thread, and signal handlers.
  */
 void event_loop_stop(struct event_loop *loop);
 /* Starts a thread named @name (15 characters) that runs the loop; event_loop_join stops and reaps it. */
@@ -57,8 +57,9 @@ void event_timer_destroy(struct event_timer *timer);
 /* Queues @callback to run on the loop's thread. Any thread. 0 or -ENOMEM. */
 int event_loop_post(struct event_loop *loop, event_callback callback, void *context) MUST_CHECK;
 /*
- * Runs @callback on the loop's thread and waits until it returned. On the loop's own thread, or when the
- * loop runs nowhere, calls it directly. Never call it while holding a lock that a handler takes.
+ * Runs @callback on the loop's thread and waits until it returned. On the loop's own thread, or
+ * when the loop runs nowhere, calls it directly. Never call it while holding a lock that a handler
+ * takes.
  */
 void event_loop_call(struct event_loop *loop, event_callback callback, void *context);
 

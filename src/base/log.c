@@ -33,8 +33,9 @@ void log_write(enum log_level level, const char *format, ...)
 
 	if (level > log_limit)
 		return;
-	length = snprintf(line, sizeof(line), log_name[0] ? "godwit[%s] %s: " : "godwit%s %s: ",
-			  log_name, names[level]);
+	length =
+	    snprintf(line, sizeof(line),
+		     log_name[0] ? "godwit[%s] %s: " : "godwit%s %s: ", log_name, names[level]);
 	va_start(arguments, format);
 	vsnprintf(line + length, sizeof(line) - (size_t)length - 1, format, arguments);
 	va_end(arguments);
@@ -50,6 +51,7 @@ bool rate_limit_pass(struct rate_limit *limit)
 	int64_t now = clock_monotonic_ns();
 	int64_t next = __atomic_load_n(&limit->next_ns, __ATOMIC_RELAXED);
 
-	return now >= next && __atomic_compare_exchange_n(&limit->next_ns, &next, now + NS_PER_SECOND,
-							  false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+	return now >= next &&
+	       __atomic_compare_exchange_n(&limit->next_ns, &next, now + NS_PER_SECOND, false,
+					   __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }

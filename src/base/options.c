@@ -81,7 +81,8 @@ const char *options_take(struct options *options, const char *key)
 {
 	size_t used = strlen(options->known);
 
-	snprintf(options->known + used, sizeof(options->known) - used, "%s%s", used ? ", " : "", key);
+	snprintf(options->known + used, sizeof(options->known) - used, "%s%s", used ? ", " : "",
+		 key);
 	for (int i = 0; i < options->count; i++) {
 		if (strcmp(options->entries[i].key, key) == 0) {
 			options->entries[i].taken = true;

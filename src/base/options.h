@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Option strings of the form "VALUE,key=value,flag". A reader takes what it knows and then asks for what
- * is left over, so that an unknown key is refused by name.
+ * Option strings of the form "VALUE,key=value,flag". A reader takes what it knows and then asks for
+ * what is left over, so that an unknown key is refused by name.
  */
 #ifndef GODWIT_BASE_OPTIONS_H
 #define GODWIT_BASE_OPTIONS_H
@@ -14,9 +14,9 @@
 struct options;
 
 /*
- * Splits @text. @positional is the key given to a first element without '=' (NULL: none is allowed);
- * later elements without '=' get the value "on". A key given twice is an error. Keys and values are
- * copied. *@options is freed with options_free.
+ * Splits @text. @positional is the key given to a first element without '=' (NULL: none is
+ * allowed); later elements without '=' get the value "on". A key given twice is an error. Keys and
+ * values are copied. *@options is freed with options_free.
  */
 struct error *options_parse(const char *text, const char *positional,
 			    struct options **options) MUST_CHECK;

@@ -79,7 +79,10 @@ const char *size_format_human(uint64_t bytes, char text[SIZE_TEXT_MAX])
 	if (!unit)
 		snprintf(text, SIZE_TEXT_MAX, "%" PRIu64 " B", bytes);
 	else
-		snprintf(text, SIZE_TEXT_MAX, "%.*f %ciB", value < 10 ? 2 : value < 100 ? 1 : 0, value,
-			 suffixes[unit - 1]);
+		snprintf(text, SIZE_TEXT_MAX, "%.*f %ciB",
+			 value < 10    ? 2
+			 : value < 100 ? 1
+				       : 0,
+			 value, suffixes[unit - 1]);
 	return text;
 }

@@ -10,8 +10,8 @@
 #define THREAD_STACK_SIZE (256 * 1024) /* bytes of address space; only what is touched counts */
 
 /*
- * Starts @function(@context) with all signals blocked except those that report its own faults. @name is cut to
- * 15 characters. Join with pthread_join.
+ * Starts @function(@context) with all signals blocked except those that report its own faults.
+ * @name is cut to 15 characters. Join with pthread_join.
  */
 struct error *thread_start(pthread_t *thread, const char *name, void *(*function)(void *),
 			   void *context) MUST_CHECK;

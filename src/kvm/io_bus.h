@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Who answers at which I/O port and which memory-mapped address. vCPU threads look ranges up on every exit
- * without locks; adding and removing (a BAR that moves) is serialised and may be done by a handler. Handlers
- * run on the vCPU's thread, several at a time; one that was looked up just before its range was removed may
- * still run after, so contexts live as long as the bus.
+ * Who answers at which I/O port and which memory-mapped address. vCPU threads look ranges up on
+ * every exit without locks; adding and removing (a BAR that moves) is serialised and may be done by
+ * a handler. Handlers run on the vCPU's thread, several at a time; one that was looked up just
+ * before its range was removed may still run after, so contexts live as long as the bus.
  */
 #ifndef GODWIT_KVM_IO_BUS_H
 #define GODWIT_KVM_IO_BUS_H

@@ -13,7 +13,8 @@
 #include "base/error.h"
 #include "kvm/io_bus.h"
 
-#define KVM_VM_MSI_ROUTES_MAX 2048 /* vectors bound to descriptors; KVM takes 4096 routes in all   \
+#define KVM_VM_MSI_ROUTES_MAX                                                                      \
+	2048 /* vectors bound to descriptors; KVM takes 4096 routes in all   \
 				    */
 
 struct kvm_vm {

@@ -5,7 +5,8 @@
 
 #include "virtio/virtio_device.h"
 
-#define VIRTIO_RNG_REQUEST_MAX 4096 /* bytes given for one request, however long its buffers are   \
+#define VIRTIO_RNG_REQUEST_MAX                                                                     \
+	4096 /* bytes given for one request, however long its buffers are   \
 				     */
 
 /* @id is copied. Destroyed with virtio_device_destroy. */

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A virtio device, independent of its transport: the operations table that every device implements, and
- * what the transport and the device say to each other.
+ * A virtio device, independent of its transport: the operations table that every device implements,
+ * and what the transport and the device say to each other.
  *
- * Threads: a device owns an event loop (`loop`) with a thread of its own, started by the machine. ALL
- * operations below run on that thread (the transport carries a vCPU's register accesses there with
- * event_loop_call), so a device needs no locks. A device with several workers gives single queues another
- * loop (`queues[i].loop`); `quiesce`, `reset` and `activate` must then stop and start the work there.
+ * Threads: a device owns an event loop (`loop`) with a thread of its own, started by the machine.
+ * ALL operations below run on that thread (the transport carries a vCPU's register accesses there
+ * with event_loop_call), so a device needs no locks. A device with several workers gives single
+ * queues another loop (`queues[i].loop`); `quiesce`, `reset` and `activate` must then stop and
+ * start the work there.
  *
- * Errors: a guest's malformed request calls virtio_device_needs_reset: the device stops using its queues,
- * tells the driver, and counts it. It never stops the VMM.
+ * Errors: a guest's malformed request calls virtio_device_needs_reset: the device stops using its
+ * queues, tells the driver, and counts it. It never stops the VMM.
  */
 #ifndef GODWIT_VIRTIO_VIRTIO_DEVICE_H
 #define GODWIT_VIRTIO_VIRTIO_DEVICE_H
@@ -26,20 +27,20 @@
 #include "virtio/virtqueue.h"
 
 /* Feature bits of every device (virtio 1.2 section 6). */
-#define VIRTIO_F_INDIRECT_DESC	    28
-#define VIRTIO_F_EVENT_IDX	    29
-#define VIRTIO_F_VERSION_1	    32
-#define VIRTIO_F_ACCESS_PLATFORM    33
-#define VIRTIO_F_RING_PACKED	    34
-#define VIRTIO_F_RING_RESET	    40
+#define VIRTIO_F_INDIRECT_DESC	 28
+#define VIRTIO_F_EVENT_IDX	 29
+#define VIRTIO_F_VERSION_1	 32
+#define VIRTIO_F_ACCESS_PLATFORM 33
+#define VIRTIO_F_RING_PACKED	 34
+#define VIRTIO_F_RING_RESET	 40
 
 /* Device status bits (section 2.1). */
-#define VIRTIO_STATUS_ACKNOWLEDGE  0x01
-#define VIRTIO_STATUS_DRIVER	   0x02
-#define VIRTIO_STATUS_DRIVER_OK	   0x04
-#define VIRTIO_STATUS_FEATURES_OK  0x08
-#define VIRTIO_STATUS_NEEDS_RESET  0x40
-#define VIRTIO_STATUS_FAILED	   0x80
+#define VIRTIO_STATUS_ACKNOWLEDGE 0x01
+#define VIRTIO_STATUS_DRIVER	  0x02
+#define VIRTIO_STATUS_DRIVER_OK	  0x04
+#define VIRTIO_STATUS_FEATURES_OK 0x08
+#define VIRTIO_STATUS_NEEDS_RESET 0x40
+#define VIRTIO_STATUS_FAILED	  0x80
 
 /* Device ids (section 5). */
 #define VIRTIO_ID_NET	  1
@@ -53,13 +54,14 @@
 #define VIRTIO_FEATURE(bit) (1ULL << (bit))
 
 struct virtio_device_ops {
-	const char *type;    /* "virtio-blk" */
-	uint16_t id;	     /* VIRTIO_ID_* */
-	uint32_t pci_class;  /* 24-bit class code for the PCI transport */
+	const char *type;     /* "virtio-blk" */
+	uint16_t id;	      /* VIRTIO_ID_* */
+	uint32_t pci_class;   /* 24-bit class code for the PCI transport */
 	uint32_t config_size; /* bytes of device-specific configuration */
 
 	/* Reads or writes bytes of the device configuration; the range is inside config_size. */
-	void (*config_read)(struct virtio_device *device, uint32_t offset, void *data, uint32_t size);
+	void (*config_read)(struct virtio_device *device, uint32_t offset, void *data,
+			    uint32_t size);
 	void (*config_write)(struct virtio_device *device, uint32_t offset, const void *data,
 			     uint32_t size); /* NULL: read-only */
 	/* May refuse the driver's feature set (FEATURES_OK then stays clear). NULL: any subset will do. */
@@ -69,15 +71,16 @@ struct virtio_device_ops {
 	/* The driver wrote to the queue's notify address, or there may be work after a pause. */
 	void (*queue_notify)(struct virtio_device *device, uint16_t queue);
 	/*
-	 * Stop using queues and drop or finish what is in flight; state as after creation (not quiesced). Also called
-	 * without activate before it.
+	 * Stop using queues and drop or finish what is in flight; state as after creation (not
+	 * quiesced). Also called without activate before it.
 	 */
 	void (*reset)(struct virtio_device *device);
 	/* System reset (machine reset), after `reset`. NULL: nothing beyond `reset`. */
 	void (*system_reset)(struct virtio_device *device);
 	/*
-	 * Stop touching guest memory, in-flight requests completed, until `resume` (or `reset`). Only between activate
-	 * and reset, and never twice. After `resume` comes a queue_notify for each enabled queue.
+	 * Stop touching guest memory, in-flight requests completed, until `resume` (or `reset`).
+	 * Only between activate and reset, and never twice. After `resume` comes a queue_notify for
+	 * each enabled queue.
 	 */
 	void (*quiesce)(struct virtio_device *device);
 	void (*resume)(struct virtio_device *device);
@@ -88,8 +91,8 @@ struct virtio_device_ops {
 
 struct virtio_queue {
 	struct virtqueue ring;
-	struct event_loop *loop;	  /* where queue_notify runs; default: the device's loop */
-	int notify_fd;			  /* eventfd written by the guest's doorbell (transport's) */
+	struct event_loop *loop; /* where queue_notify runs; default: the device's loop */
+	int notify_fd;		 /* eventfd written by the guest's doorbell (transport's) */
 	struct event_source *notify_source; /* transport's */
 };
 
@@ -101,20 +104,20 @@ struct virtio_transport_ops {
 
 struct virtio_device {
 	const struct virtio_device_ops *ops;
-	char id[32];		   /* the user's name for it, unique in the machine */
-	struct memory_map *map;	   /* set by the machine before realize of the transport */
+	char id[32];		/* the user's name for it, unique in the machine */
+	struct memory_map *map; /* set by the machine before realize of the transport */
 	struct event_loop *loop;
-	uint64_t features;	   /* offered; the device sets its own bits at creation */
-	uint64_t driver_features;  /* negotiated, valid after FEATURES_OK */
-	uint8_t status;		   /* written on the device's loop, read anywhere */
+	uint64_t features;	  /* offered; the device sets its own bits at creation */
+	uint64_t driver_features; /* negotiated, valid after FEATURES_OK */
+	uint8_t status;		  /* written on the device's loop, read anywhere */
 	uint32_t config_generation;
 	struct virtio_queue *queues;
 	uint16_t queue_count;
-	bool quiesced;		   /* by whom: quiesce_reasons, private to virtio_device.c */
+	bool quiesced; /* by whom: quiesce_reasons, private to virtio_device.c */
 	uint8_t quiesce_reasons;
-	bool active;		   /* ops->activate was called since the last reset */
-	pthread_mutex_t lock;	   /* guards the next three */
-	uint64_t violations;	   /* how often the guest misbehaved, since start */
+	bool active;	      /* ops->activate was called since the last reset */
+	pthread_mutex_t lock; /* guards the next three */
+	uint64_t violations;  /* how often the guest misbehaved, since start */
 	char last_violation[96];
 	struct rate_limit violation_log;
 	const struct virtio_transport_ops *transport_ops;
@@ -122,8 +125,9 @@ struct virtio_device {
 };
 
 /*
- * For a device's constructor: fills the common part, allocates @queue_count queues of @queue_size and the
- * loop. Offers VERSION_1, INDIRECT_DESC, EVENT_IDX and RING_PACKED. Undone by virtio_device_cleanup.
+ * For a device's constructor: fills the common part, allocates @queue_count queues of @queue_size
+ * and the loop. Offers VERSION_1, INDIRECT_DESC, EVENT_IDX and RING_PACKED. Undone by
+ * virtio_device_cleanup.
  */
 struct error *virtio_device_init(struct virtio_device *device, const struct virtio_device_ops *ops,
 				 const char *id, uint16_t queue_count,
@@ -141,8 +145,9 @@ static inline bool virtio_device_has(const struct virtio_device *device, unsigne
 /* DRIVER_OK is set, it needs no reset, and it is not quiesced: queues may be used. */
 bool virtio_device_running(const struct virtio_device *device);
 /*
- * The guest broke a rule: counts, remembers @reason (copied), sets NEEDS_RESET, tells the driver. Until the reset
- * further calls do nothing: what follows is mostly the same fault seen again. Any thread of the device.
+ * The guest broke a rule: counts, remembers @reason (copied), sets NEEDS_RESET, tells the driver.
+ * Until the reset further calls do nothing: what follows is mostly the same fault seen again. Any
+ * thread of the device.
  */
 void virtio_device_needs_reset(struct virtio_device *device, const char *reason);
 /* The device configuration changed: bumps the generation and tells the driver. Device's loop. */
@@ -155,16 +160,17 @@ void virtio_device_enable_queue(struct virtio_device *device, uint16_t queue);
 /* For the transport, on the queue's loop: the doorbell rang. Ignored unless the queue may be used. */
 void virtio_device_notify_queue(struct virtio_device *device, uint16_t queue);
 /*
- * For the transport, on the device's loop: configuration accesses of any size. Past config_size they read zeros
- * and write nothing.
+ * For the transport, on the device's loop: configuration accesses of any size. Past config_size
+ * they read zeros and write nothing.
  */
 void virtio_device_read_config(struct virtio_device *device, uint32_t offset, void *data,
 			       uint32_t size);
 void virtio_device_write_config(struct virtio_device *device, uint32_t offset, const void *data,
 				uint32_t size);
 /*
- * For the transport: whether the device may master the bus. When it may not it is quiesced, since a kernel that
- * is about to start another one (kexec) turns bus mastering off to stop all DMA. Any thread but a queue's.
+ * For the transport: whether the device may master the bus. When it may not it is quiesced, since a
+ * kernel that is about to start another one (kexec) turns bus mastering off to stop all DMA. Any
+ * thread but a queue's.
  */
 void virtio_device_set_bus_master(struct virtio_device *device, bool enable);
 /* For the machine: from its thread; idempotent; done on the device's loop when they return. */

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The state of one stream connection as the guest sees it: life cycle, shutdowns, credit in both
- *directions, and which packet is to be sent next (virtio 1.2 section 5.10.6). No sockets, no
- *queues, no thread: values only.
+ * directions, and which packet is to be sent next (virtio 1.2 section 5.10.6). No sockets, no
+ * queues, no thread: values only.
  *
  *	GREETING ------> REQUESTED --RESPONSE--> ESTABLISHED --both ends shut by us--> CLOSING
  *	(host opens)                                 ^    |                              |
  *	                 guest's REQUEST ------------'    '--- RST either way: gone <----'
  *
  * DRAINING: the guest has let go after it had sent everything, and the host has not taken it all
- *yet.
+ * yet.
  */
 #ifndef GODWIT_VIRTIO_VSOCK_FLOW_H
 #define GODWIT_VIRTIO_VSOCK_FLOW_H

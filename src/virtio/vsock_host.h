@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The host's end of a socket device, in the style that Firecracker made known: unix sockets of the
- *host stand for ports.
+ * host stand for ports.
  *
  *	A program of the host connects to PATH, writes "CONNECT <port>\n", and reads "OK <host
- *port>\n" once the guest's program has accepted; then the connection is a plain stream. A program
- *of the guest that connects to port P of cid 2 is connected to the unix socket PATH_P.
+ *      port>\n" once the guest's program has accepted; then the connection is a plain stream. A
+ *      program of the guest that connects to port P of cid 2 is connected to the unix socket
+ *      PATH_P.
  *
  * All of these are non-blocking; the device's loop calls them.
  */

@@ -54,6 +54,10 @@ class Line:
     def send(self, text):
         self.socket.sendall(text.encode())
 
+    def send_script(self, script):
+        """Gives the test shell of tools/guest-init a script without waiting for its end."""
+        self.send(base64.b64encode(script.encode()).decode() + "\n")
+
     def pump(self, seconds):
         """Hears what comes within this time; false at the end of the stream."""
         if not select.select([self.socket], [], [], seconds)[0]:
@@ -229,7 +233,7 @@ class Machine:
 
     def sh(self, script, limit=SHELL_LIMIT, check=True):
         """Runs a shell script in the guest; what it printed."""
-        self.console.send(base64.b64encode(script.encode()).decode() + "\n")
+        self.console.send_script(script)
         start = self.console.taken
         match = self.console.expect(r"^godwit-done: (\d+)\r?\n", limit)
         output = self.console.heard[start:match.start()].replace("\r\n", "\n").strip("\n")

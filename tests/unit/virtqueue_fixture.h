@@ -177,7 +177,8 @@ static void put_packed(struct fixture *f, uint64_t table, uint16_t index,
 }
 
 /* Fills entry @index of an indirect table at TABLE; @last without a following one (split). */
-static inline void put_indirect(struct fixture *f, uint16_t index, const struct buffer *buffer, bool last)
+static inline void put_indirect(struct fixture *f, uint16_t index, const struct buffer *buffer,
+				bool last)
 {
 	struct buffer copy = *buffer;
 
@@ -232,7 +233,8 @@ static inline uint16_t offer_one(struct fixture *f, uint16_t flags)
 }
 
 /* The driver takes the next used entry, of a chain of @descriptors; false if there is none. */
-static inline bool take_used(struct fixture *f, uint16_t descriptors, uint16_t *id, uint32_t *written)
+static inline bool take_used(struct fixture *f, uint16_t descriptors, uint16_t *id,
+			     uint32_t *written)
 {
 	uint16_t size = f->queue.layout.size;
 	const uint8_t *raw;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Touches memory that is not plugged, in every way: the guarantee is that reads give zeros, writes do not stick, and
- * the host holds nothing for it. The elastic device is expected to have its whole region unplugged at first and to
- * allow half of it to be plugged (requested >= half of what is swept).
+ * Touches memory that is not plugged, in every way: the guarantee is that reads give zeros, writes
+ * do not stick, and the host holds nothing for it. The elastic device is expected to have its whole
+ * region unplugged at first and to allow half of it to be plugged (requested >= half of what is
+ * swept).
  *
  * Arguments: sweep=BYTES of the region to sweep, write_step=BYTES between writes.
  */
@@ -37,7 +38,8 @@ static void vector_read(uint64_t address)
 
 	copy[0] = copy[1] = ~0ULL;
 	__asm__ volatile("movdqu (%0), %%xmm0\n"
-			 "movdqu %%xmm0, (%1)" ::"r"(address), "r"(copy)
+			 "movdqu %%xmm0, (%1)" ::"r"(address),
+			 "r"(copy)
 			 : "memory");
 	check((copy[0] | copy[1]) == 0, "a vector read gives zeros");
 }
@@ -136,8 +138,8 @@ void guest_main(const char *cmdline)
 	/* Every other block: what is absent then lies between what is there. */
 	blocks = argument(cmdline, "checkered", 64);
 	for (uint64_t i = 0; i < blocks; i += 2)
-		wrong += mem_request(&mem, MEM_PLUG, config.address + i * config.block_size, 1, NULL) !=
-			 MEM_ACK;
+		wrong += mem_request(&mem, MEM_PLUG, config.address + i * config.block_size, 1,
+				     NULL) != MEM_ACK;
 	check(!wrong, "every other block is plugged");
 	for (uint64_t i = 0; i < blocks; i++)
 		for (uint64_t at = 0; at < config.block_size; at += config.block_size / 2)
@@ -154,6 +156,7 @@ void guest_main(const char *cmdline)
 		wrong += mem_request(&mem, MEM_UNPLUG, config.address + i * config.block_size, 1,
 				     NULL) != MEM_ACK;
 	check(!wrong, "every other block is unplugged");
-	print_number("nonzero", sweep_reads(config.address, config.address + blocks * config.block_size));
+	print_number("nonzero",
+		     sweep_reads(config.address, config.address + blocks * config.block_size));
 	checkpoint("unplugged");
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Asks virtio-mem for what no driver would, and checks each answer; then sends what is malformed, and checks that the
- * device asks for a reset, and works after it. Expects requested >= 8 blocks and a region of at least 64.
+ * Asks virtio-mem for what no driver would, and checks each answer; then sends what is malformed,
+ * and checks that the device asks for a reset, and works after it. Expects requested >= 8 blocks
+ * and a region of at least 64.
  */
 #include "mini.h"
 
@@ -29,13 +30,19 @@ static void wrong_requests(struct virtio *mem)
 
 	expect(mem, MEM_PLUG, block(0), 0, MEM_ERROR, "plugging no block is an error");
 	expect(mem, MEM_PLUG, block(0) + 4096, 1, MEM_ERROR, "plugging between blocks is an error");
-	expect(mem, MEM_PLUG, block(0) - config.block_size, 1, MEM_ERROR, "plugging below the region is an error");
-	expect(mem, MEM_PLUG, config.address + config.usable, 1, MEM_ERROR, "plugging what is not usable is an error");
-	expect(mem, MEM_PLUG, block(0), 65535, MEM_ERROR, "plugging more than there is is an error");
-	expect(mem, MEM_PLUG, 0xffffffffffe00000ULL, 1, MEM_ERROR, "plugging at the end of everything is an error");
+	expect(mem, MEM_PLUG, block(0) - config.block_size, 1, MEM_ERROR,
+	       "plugging below the region is an error");
+	expect(mem, MEM_PLUG, config.address + config.usable, 1, MEM_ERROR,
+	       "plugging what is not usable is an error");
+	expect(mem, MEM_PLUG, block(0), 65535, MEM_ERROR,
+	       "plugging more than there is is an error");
+	expect(mem, MEM_PLUG, 0xffffffffffe00000ULL, 1, MEM_ERROR,
+	       "plugging at the end of everything is an error");
 	expect(mem, MEM_PLUG, 0, 1, MEM_ERROR, "plugging boot memory is an error");
-	expect(mem, MEM_UNPLUG, block(0), 1, MEM_ERROR, "unplugging what is not plugged is an error");
-	expect(mem, MEM_PLUG, block(0), (uint16_t)(requested + 1), MEM_NACK, "plugging more than requested is declined");
+	expect(mem, MEM_UNPLUG, block(0), 1, MEM_ERROR,
+	       "unplugging what is not plugged is an error");
+	expect(mem, MEM_PLUG, block(0), (uint16_t)(requested + 1), MEM_NACK,
+	       "plugging more than requested is declined");
 	expect(mem, MEM_PLUG, block(2), 4, MEM_ACK, "plugging is acknowledged");
 	expect(mem, MEM_PLUG, block(5), 2, MEM_ERROR, "plugging twice is an error");
 	expect(mem, MEM_UNPLUG, block(5), 2, MEM_ERROR, "unplugging half a hole is an error");
@@ -54,8 +61,8 @@ static void restart(struct virtio *mem, const char *text)
 	expect(mem, MEM_STATE, block(0), 1, MEM_ACK, "and answers");
 }
 
-static void malformed(struct virtio *mem, uint32_t request_size, uint32_t response_size, uint16_t type,
-		      const char *text)
+static void malformed(struct virtio *mem, uint32_t request_size, uint32_t response_size,
+		      uint16_t type, const char *text)
 {
 	static uint8_t request[64], response[64];
 	struct queue *queue = &queues[0];

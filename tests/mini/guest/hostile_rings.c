@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Lies to every virtio device there is, in every way a ring can lie, and checks that the device answers by asking for
- * a reset or not at all, that a reset brings it back, and that the machine lives on.
+ * Lies to every virtio device there is, in every way a ring can lie, and checks that the device
+ * answers by asking for a reset or not at all, that a reset brings it back, and that the machine
+ * lives on.
  *
  * Prints "devices N" and "lies N".
  */
 #include "mini.h"
 
-#define RAM_END	   0x100000000000ULL /* beyond all memory */
-#define RETRIES	   2000
+#define RAM_END 0x100000000000ULL /* beyond all memory */
+#define RETRIES 2000
 
 static struct queue queues[4];
 static uint8_t buffer[4096] __attribute__((aligned(4096)));
@@ -121,7 +122,8 @@ static void rubbish(struct virtio *virtio, struct queue *queue)
 /* A queue that lies at the end of memory, or nowhere. */
 static void rings_outside_memory(struct virtio *virtio, struct queue *queue)
 {
-	virtio_set_queue(virtio, queue->number, RAM_END, RAM_END + 4096, RAM_END + 8192, QUEUE_SIZE);
+	virtio_set_queue(virtio, queue->number, RAM_END, RAM_END + 4096, RAM_END + 8192,
+			 QUEUE_SIZE);
 	MMIO(uint16_t, queue->doorbell) = queue->number;
 }
 
@@ -129,20 +131,20 @@ static const struct {
 	const char *name;
 	void (*tell)(struct virtio *virtio, struct queue *queue);
 } all_lies[] = {
-	{"outside memory", outside_memory},
-	{"across the end of memory", across_the_end_of_memory},
-	{"into the device's own registers", into_the_devices_own_registers},
-	{"a loop", a_loop},
-	{"a head out of range", a_head_out_of_range},
-	{"a next out of range", a_next_out_of_range},
-	{"an index that jumps", an_index_that_jumps},
-	{"an index that goes back", an_index_that_goes_back},
-	{"a readable buffer behind a writable one", a_readable_buffer_behind_a_writable_one},
-	{"a buffer of no bytes", a_buffer_of_no_bytes},
-	{"a buffer of 4 GiB", a_buffer_of_four_gib},
-	{"an indirect table that was not negotiated", an_indirect_table_that_was_not_negotiated},
-	{"rubbish", rubbish},
-	{"rings outside memory", rings_outside_memory},
+    {"outside memory", outside_memory},
+    {"across the end of memory", across_the_end_of_memory},
+    {"into the device's own registers", into_the_devices_own_registers},
+    {"a loop", a_loop},
+    {"a head out of range", a_head_out_of_range},
+    {"a next out of range", a_next_out_of_range},
+    {"an index that jumps", an_index_that_jumps},
+    {"an index that goes back", an_index_that_goes_back},
+    {"a readable buffer behind a writable one", a_readable_buffer_behind_a_writable_one},
+    {"a buffer of no bytes", a_buffer_of_no_bytes},
+    {"a buffer of 4 GiB", a_buffer_of_four_gib},
+    {"an indirect table that was not negotiated", an_indirect_table_that_was_not_negotiated},
+    {"rubbish", rubbish},
+    {"rings outside memory", rings_outside_memory},
 };
 
 /* Resets, tells one lie on queue @number, waits for what comes of it, and checks that a reset works. */
@@ -173,7 +175,8 @@ void guest_main(const char *cmdline)
 			count = count < 4 ? count : 4;
 			devices++;
 			for (int number = 0; number < count; number++)
-				for (size_t lie = 0; lie < sizeof(all_lies) / sizeof(all_lies[0]); lie++)
+				for (size_t lie = 0; lie < sizeof(all_lies) / sizeof(all_lies[0]);
+				     lie++)
 					fine &= tell(&virtio, count, number, lie);
 			print_number("device", ids[kind]);
 			check(fine, "the device comes back from every lie");

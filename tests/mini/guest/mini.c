@@ -167,9 +167,20 @@ static uint64_t bar_address(uint8_t devfn, uint8_t bar)
 /* --- virtio ---------------------------------------------------------------------------------------- */
 
 /* Fields of the common configuration (virtio 1.2 section 4.1.4.3). */
-enum { DEVICE_FEATURE_SELECT = 0, DEVICE_FEATURE = 4, DRIVER_FEATURE_SELECT = 8, DRIVER_FEATURE = 12,
-       STATUS = 20, QUEUE_SELECT = 22, QUEUE_SIZE_FIELD = 24, QUEUE_ENABLE = 28, QUEUE_NOTIFY_OFF = 30,
-       QUEUE_DESC = 32, QUEUE_DRIVER = 40, QUEUE_DEVICE = 48 };
+enum {
+	DEVICE_FEATURE_SELECT = 0,
+	DEVICE_FEATURE = 4,
+	DRIVER_FEATURE_SELECT = 8,
+	DRIVER_FEATURE = 12,
+	STATUS = 20,
+	QUEUE_SELECT = 22,
+	QUEUE_SIZE_FIELD = 24,
+	QUEUE_ENABLE = 28,
+	QUEUE_NOTIFY_OFF = 30,
+	QUEUE_DESC = 32,
+	QUEUE_DRIVER = 40,
+	QUEUE_DEVICE = 48
+};
 
 bool virtio_find(uint16_t id, int index, struct virtio *virtio)
 {
@@ -180,7 +191,8 @@ bool virtio_find(uint16_t id, int index, struct virtio *virtio)
 			continue;
 		*virtio = (struct virtio){.devfn = at};
 		pci_write(at, 4, 6); /* memory decoding, bus mastering */
-		for (uint8_t cap = (uint8_t)pci_read(at, 0x34); cap; cap = (uint8_t)pci_read(at, (uint8_t)(cap + 1))) {
+		for (uint8_t cap = (uint8_t)pci_read(at, 0x34); cap;
+		     cap = (uint8_t)pci_read(at, (uint8_t)(cap + 1))) {
 			uint64_t base;
 
 			if ((uint8_t)pci_read(at, cap) != 9)
@@ -242,7 +254,8 @@ bool virtio_start(struct virtio *virtio, uint64_t features, struct queue *queues
 	MMIO(uint8_t, virtio->common + STATUS) = 3;
 	for (uint32_t half = 0; half < 2; half++) {
 		MMIO(uint32_t, virtio->common + DRIVER_FEATURE_SELECT) = half;
-		MMIO(uint32_t, virtio->common + DRIVER_FEATURE) = (uint32_t)(features >> (32 * half));
+		MMIO(uint32_t, virtio->common + DRIVER_FEATURE) =
+		    (uint32_t)(features >> (32 * half));
 	}
 	MMIO(uint8_t, virtio->common + STATUS) = 11;
 	if (!(virtio_status(virtio) & 8))
@@ -252,11 +265,12 @@ bool virtio_start(struct virtio *virtio, uint64_t features, struct queue *queues
 		struct queue *queue = &queues[i];
 
 		memset(queue, 0, sizeof(*queue));
-		virtio_set_queue(virtio, i, (uintptr_t)queue->descriptors, (uintptr_t)&queue->available,
-				 (uintptr_t)&queue->used, QUEUE_SIZE);
+		virtio_set_queue(virtio, i, (uintptr_t)queue->descriptors,
+				 (uintptr_t)&queue->available, (uintptr_t)&queue->used, QUEUE_SIZE);
 		queue->number = (uint16_t)i;
-		queue->doorbell = virtio->notify + MMIO(uint16_t, virtio->common + QUEUE_NOTIFY_OFF) *
-							   (uint64_t)virtio->notify_multiplier;
+		queue->doorbell =
+		    virtio->notify + MMIO(uint16_t, virtio->common + QUEUE_NOTIFY_OFF) *
+					 (uint64_t)virtio->notify_multiplier;
 	}
 	MMIO(uint8_t, virtio->common + STATUS) = 15;
 	return true;
@@ -334,7 +348,7 @@ void mini_main(const uint32_t *start_info);
 void mini_main(const uint32_t *start_info)
 {
 	/* struct hvm_start_info: magic, version, flags, nr_modules, modlist (64 bits), cmdline (64 bits). */
-	const char *cmdline = (const char *)(uintptr_t)*(const uint64_t *)(start_info + 6);
+	const char *cmdline = (const char *)(uintptr_t) * (const uint64_t *)(start_info + 6);
 
 	guest_main(cmdline ? cmdline : "");
 	power_off();

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a mini-guest has: a serial line, checks, the PCI bus and just enough of virtio to be a driver, or to be a bad
- * one. A mini-guest does what no kernel would. It speaks to its test over the serial line:
+ * What a mini-guest has: a serial line, checks, the PCI bus and just enough of virtio to be a
+ * driver, or to be a bad one. A mini-guest does what no kernel would. It speaks to its test over
+ * the serial line:
  *
  *     ok TEXT / FAIL TEXT      the outcome of a check
  *     NAME NUMBER              a number for the test
@@ -54,8 +55,8 @@ static inline uint32_t in32(uint16_t port)
 #define MMIO(type, address) (*(volatile type *)(uintptr_t)(address))
 
 /*
- * Runs @function(@argument); true if it ran to the end, false if the processor raised an exception in it (the
- * function is then abandoned).
+ * Runs @function(@argument); true if it ran to the end, false if the processor raised an exception
+ * in it (the function is then abandoned).
  */
 bool survives(void (*function)(uint64_t argument), uint64_t argument);
 

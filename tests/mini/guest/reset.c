@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Resets the machine in the middle of elastic life: first run: plugs, writes, resets without telling the device. Second
- * run: nothing is plugged any more, the old content is gone, and the size that was requested can be plugged again.
+ * Resets the machine in the middle of elastic life: first run: plugs, writes, resets without
+ * telling the device. Second run: nothing is plugged any more, the old content is gone, and the
+ * size that was requested can be plugged again.
  */
 #include "mini.h"
 

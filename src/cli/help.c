@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* `godwit help [SUBCOMMAND]`. */
+#include "cli/command.h"
+#include "cli/command_table.h"
+
+static struct error *run_help(const struct cli_arguments *arguments, int *status)
+{
+	const struct cli_command *command;
+
+	if (!arguments->positional_count) {
+		cli_print_overview();
+		return NULL;
+	}
+	command = cli_find_command(arguments->positional[0]);
+	if (!command)
+		return error_usage("unknown subcommand '%s': 'godwit help' lists them",
+				   arguments->positional[0]);
+	cli_print_help(command);
+	return NULL;
+}
+
+const struct cli_command cli_help = {
+    .name = "help",
+    .positionals = "[SUBCOMMAND]",
+    .maximum = 1,
+    .summary = "Show this, or what a subcommand takes",
+    .run = run_help,
+};

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* `godwit status VM`: is it running, and what is it made of. */
+#include "cli/command_table.h"
+#include "cli/vm.h"
+
+static const struct cli_option options[] = {
+    {"json", CLI_FLAG, NULL, "print JSON: the state, the statistics and the devices"},
+    {},
+};
+
+static void print_devices(json_t *devices)
+{
+	struct table table;
+	json_t *device;
+	size_t index;
+
+	table_start(&table, "DEVICE", "TYPE", "DRIVER", ">VIOLATIONS", "LAST VIOLATION", NULL);
+	json_array_foreach (devices, index, device) {
+		uint64_t state = json_u64(device, "status");
+		char violations[24];
+
+		snprintf(violations, sizeof(violations), "%d", (int)json_u64(device, "violations"));
+		table_row(&table, json_text(device, "id"), json_text(device, "type"),
+			  state & 0x40	 ? "needs reset"
+			  : state & 0x04 ? "ok"
+					 : "none",
+			  violations, json_text(device, "last-violation"));
+	}
+	table_print(&table, stdout, "  ");
+}
+
+static struct error *run_status(const struct cli_arguments *arguments, int *status)
+{
+	AUTO_QMP_CLIENT struct qmp_client *client = NULL;
+	AUTO_JSON json_t *state = NULL;
+	AUTO_JSON json_t *statistics = NULL;
+	AUTO_JSON json_t *devices = NULL;
+	json_t *memory, *guest;
+
+	TRY(vm_connect(arguments->positional[0], &client));
+	TRY(qmp_client_execute(client, "query-status", NULL, &state));
+	TRY(qmp_client_execute(client, "godwit-statistics", NULL, &statistics));
+	TRY(qmp_client_execute(client, "godwit-devices", NULL, &devices));
+	if (cli_has(arguments, "json")) {
+		json_print(json_pack("{s:O,s:O,s:O,s:O}", "status",
+				     json_object_get(state, "status"), "running",
+				     json_object_get(state, "running"), "statistics", statistics,
+				     "devices", devices));
+		return NULL;
+	}
+	memory = json_object_get(statistics, "memory");
+	guest = json_object_get(statistics, "guest");
+	printf("name       %s\n", json_text(statistics, "name"));
+	printf("status     %s\n", json_text(state, "status"));
+	printf("process    %d\n", (int)json_u64(statistics, "pid"));
+	printf("cpus       %zu\n", json_array_size(json_object_get(statistics, "cpus")));
+	printf("memory     %s boot, %s of %s elastic plugged\n", human(json_u64(memory, "boot")),
+	       human(json_u64(memory, "plugged")), human(json_u64(memory, "maximum")));
+	printf("host       holds %s for the guest, %s for the VMM\n",
+	       human(json_u64(memory, "resident")),
+	       human(json_u64(json_object_get(memory, "vmm"), "proportional")));
+	if (json_object_get(guest, "total-memory"))
+		printf("guest      says %s available of %s\n",
+		       human(json_u64(guest, "available-memory")),
+		       human(json_u64(guest, "total-memory")));
+	printf("devices\n");
+	print_devices(devices);
+	return NULL;
+}
+
+const struct cli_command cli_status = {
+    .name = "status",
+    .positionals = "VM",
+    .minimum = 1,
+    .maximum = 1,
+    .summary = "Show the state of a VM and its devices",
+    .description = "VIOLATIONS counts how often the guest broke a rule of a device.",
+    .options = options,
+    .run = run_status,
+};

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Connecting to VMs, vm.h. One thread. */
+#include "cli/vm.h"
+
+#include <string.h>
+
+/* Why @name cannot be found, with a suggestion. */
+static struct error *not_running(const char *name)
+{
+	struct run_listing *listings = NULL;
+	const char *nearest = NULL;
+	struct error *error;
+	size_t count = 0;
+
+	TRY(run_directory_list(&listings, &count));
+	if (!count) {
+		error = error_new(
+		    ENOENT, "no VM named '%s' is running: none is, start one with 'godwit run'",
+		    name);
+	} else {
+		const char **names = calloc(count + 1, sizeof(*names));
+
+		for (size_t i = 0; names && i < count; i++)
+			names[i] = listings[i].name;
+		if (names)
+			nearest = cli_nearest(name, names);
+		if (nearest)
+			error = error_new(ENOENT, "no VM named '%s' is running: did you mean '%s'?",
+					  name, nearest);
+		else
+			error = error_new(
+			    ENOENT,
+			    "no VM named '%s' is running: 'godwit list' shows those that are",
+			    name);
+		free(names);
+	}
+	run_listings_free(listings, count);
+	return error;
+}
+
+struct error *vm_connect(const char *name, struct qmp_client **client)
+{
+	AUTO_FREE char *path = NULL;
+
+	TRY(run_directory_socket(name, &path));
+	if (!run_directory_running(name, NULL))
+		return not_running(name);
+	return error_prefix(qmp_client_connect(path, client), "%s", name);
+}
+
+struct error *vm_execute(const char *name, const char *command, json_t *arguments, json_t **result)
+{
+	AUTO_QMP_CLIENT struct qmp_client *client = NULL;
+	struct error *error = vm_connect(name, &client);
+
+	if (error) {
+		json_decref(arguments);
+		return error;
+	}
+	return qmp_client_execute(client, command, arguments, result);
+}
