@@ -11,10 +11,13 @@ static const struct cli_option options[] = {
 /* What VM @name says about itself, or {name, status: "unreachable"}. */
 static json_t *ask(const struct run_listing *listing)
 {
+	AUTO_QMP_CLIENT struct qmp_client *client = NULL;
 	json_t *statistics = NULL;
 	AUTO_ERROR struct error *error =
-	    vm_execute(listing->name, "godwit-statistics", NULL, &statistics);
+	    vm_connect_within(listing->name, VM_VIEW_TIMEOUT_NS, &client);
 
+	if (!error)
+		error = qmp_client_execute(client, "godwit-statistics", NULL, &statistics);
 	if (error)
 		return json_pack("{s:s,s:i,s:s,s:s}", "name", listing->name, "pid",
 				 (int)listing->pid, "status", "unreachable", "error",

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* `godwit status VM`: is it running, and what is it made of. */
+#include <string.h>
+
 #include "cli/command_table.h"
 #include "cli/vm.h"
 
@@ -7,6 +9,21 @@ static const struct cli_option options[] = {
     {"json", CLI_FLAG, NULL, "print JSON: the state, the statistics and the devices"},
     {},
 };
+
+/* What became of the guest's driver, from the bits of the device status. */
+static const char *driver_state(const json_t *device)
+{
+	bool driver_ok = false;
+	json_t *bit;
+	size_t index;
+
+	json_array_foreach (json_object_get(device, "status"), index, bit) {
+		if (strcmp(json_string_value(bit) ?: "", "needs-reset") == 0)
+			return "needs reset";
+		driver_ok |= strcmp(json_string_value(bit) ?: "", "driver-ok") == 0;
+	}
+	return driver_ok ? "ok" : "none";
+}
 
 static void print_devices(json_t *devices)
 {
@@ -16,15 +33,12 @@ static void print_devices(json_t *devices)
 
 	table_start(&table, "DEVICE", "TYPE", "DRIVER", ">VIOLATIONS", "LAST VIOLATION", NULL);
 	json_array_foreach (devices, index, device) {
-		uint64_t state = json_u64(device, "status");
 		char violations[24];
 
 		snprintf(violations, sizeof(violations), "%d", (int)json_u64(device, "violations"));
 		table_row(&table, json_text(device, "id"), json_text(device, "type"),
-			  state & 0x40	 ? "needs reset"
-			  : state & 0x04 ? "ok"
-					 : "none",
-			  violations, json_text(device, "last-violation"));
+			  driver_state(device), violations,
+			  json_string_value(json_object_get(device, "last-violation")));
 	}
 	table_print(&table, stdout, "  ");
 }

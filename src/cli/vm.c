@@ -38,14 +38,19 @@ static struct error *not_running(const char *name)
 	return error;
 }
 
-struct error *vm_connect(const char *name, struct qmp_client **client)
+struct error *vm_connect_within(const char *name, int64_t timeout_ns, struct qmp_client **client)
 {
 	AUTO_FREE char *path = NULL;
 
 	TRY(run_directory_socket(name, &path));
 	if (!run_directory_running(name, NULL))
 		return not_running(name);
-	return error_prefix(qmp_client_connect(path, client), "%s", name);
+	return error_prefix(qmp_client_connect(path, timeout_ns, client), "%s", name);
+}
+
+struct error *vm_connect(const char *name, struct qmp_client **client)
+{
+	return vm_connect_within(name, QMP_CLIENT_TIMEOUT_NS, client);
 }
 
 struct error *vm_execute(const char *name, const char *command, json_t *arguments, json_t **result)

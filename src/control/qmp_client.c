@@ -17,6 +17,7 @@
 
 struct qmp_client {
 	int fd;
+	int64_t timeout_ns; /* for an answer */
 	struct qmp_framer framer;
 	json_t *messages; /* array: received, not yet looked at */
 	json_t *events;	  /* array */
@@ -165,7 +166,7 @@ struct error *qmp_client_execute(struct qmp_client *client, const char *command,
 	if (!text)
 		return error_usage("the command or its arguments are not valid UTF-8");
 	TRY(send_all(client, text, strlen(text)));
-	TRY(next_response(client, clock_monotonic_ns() + QMP_CLIENT_TIMEOUT_NS, &response));
+	TRY(next_response(client, clock_monotonic_ns() + client->timeout_ns, &response));
 	value = json_object_get(response, "error");
 	if (value) {
 		const char *message = json_string_value(json_object_get(value, "desc"));
@@ -192,19 +193,20 @@ static struct error *negotiate(struct qmp_client *client)
 {
 	AUTO_JSON json_t *greeting = NULL;
 
-	TRY(next_response(client, clock_monotonic_ns() + QMP_CLIENT_TIMEOUT_NS, &greeting));
+	TRY(next_response(client, clock_monotonic_ns() + client->timeout_ns, &greeting));
 	if (!json_object_get(greeting, "QMP"))
 		return error_new(EPROTO, "what answers is not a QMP server");
 	return qmp_client_execute(client, "qmp_capabilities", NULL, NULL);
 }
 
-struct error *qmp_client_connect(const char *path, struct qmp_client **result)
+struct error *qmp_client_connect(const char *path, int64_t timeout_ns, struct qmp_client **result)
 {
 	AUTO_QMP_CLIENT struct qmp_client *client = calloc(1, sizeof(*client));
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
 	if (!client)
 		return error_system(ENOMEM, "control client");
+	client->timeout_ns = timeout_ns;
 	client->messages = json_array();
 	client->events = json_array();
 	client->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

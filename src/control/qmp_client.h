@@ -15,8 +15,12 @@
 
 struct qmp_client;
 
-/* Connects to the socket at @path, reads the greeting and negotiates. */
-struct error *qmp_client_connect(const char *path, struct qmp_client **client) MUST_CHECK;
+/*
+ * Connects to the socket at @path, reads the greeting and negotiates. No answer may take longer than @timeout_ns,
+ * here and later.
+ */
+struct error *qmp_client_connect(const char *path, int64_t timeout_ns,
+				 struct qmp_client **client) MUST_CHECK;
 /* Accepts NULL. */
 void qmp_client_close(struct qmp_client *client);
 DEFINE_CLEANUP(qmp_client, struct qmp_client *, qmp_client_close)

@@ -44,7 +44,7 @@ static int set_up(void **state)
 	    fake_machine_create(fixture->loop, control_machine_event, fixture->control);
 	assert_null(control_open(fixture->control, fixture->machine, fixture->path));
 	assert_null(event_loop_start_thread(fixture->loop, "loop"));
-	assert_null(qmp_client_connect(fixture->path, &fixture->client));
+	assert_null(qmp_client_connect(fixture->path, QMP_CLIENT_TIMEOUT_NS, &fixture->client));
 	*state = fixture;
 	return 0;
 }
@@ -350,7 +350,7 @@ static void several_clients_hear_events(void **state)
 	struct qmp_client *other = NULL;
 	json_t *event = NULL;
 
-	assert_null(qmp_client_connect(fixture->path, &other));
+	assert_null(qmp_client_connect(fixture->path, QMP_CLIENT_TIMEOUT_NS, &other));
 	json_decref(run(fixture, "stop", NULL));
 	json_decref(wait_event(fixture, "STOP"));
 	assert_null(qmp_client_next_event(other, 5 * NS_PER_SECOND, &event));
