@@ -14,7 +14,9 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 
-#define PAGE 4096
+#define PAGE	     4096
+#define RESET_VECTOR 0xffff0
+#define RESET_PORT   (PLATFORM_POWER_PORT + 2)
 
 struct error *boot_file_open(const char *path, const char *what, struct boot_file *file)
 {
@@ -182,6 +184,23 @@ struct error *boot_write_gdt(struct memory_map *map, bool long_mode, struct kvm_
 	state->gdt = LAYOUT_BOOT_GDT;
 	state->gdt_limit = sizeof(table) - 1;
 	return boot_write(map, LAYOUT_BOOT_GDT, table, sizeof(table));
+}
+
+struct error *boot_write_reset_vector(struct memory_map *map)
+{
+	static const uint8_t code[] = {
+	    0xba,
+	    RESET_PORT & 0xff,
+	    RESET_PORT >> 8, /* mov dx, RESET_PORT */
+	    0xb0,
+	    PLATFORM_RESET_VALUE, /* mov al, PLATFORM_RESET_VALUE */
+	    0xee,		  /* out dx, al */
+	    0xf4,		  /* hlt */
+	    0xeb,
+	    0xfd, /* jmp to the hlt */
+	};
+
+	return boot_write(map, RESET_VECTOR, code, sizeof(code));
 }
 
 struct error *boot_load(struct memory_map *map, const struct boot_options *options,

@@ -39,6 +39,13 @@ struct error *boot_file_open(const char *path, const char *what, struct boot_fil
 struct error *boot_load(struct memory_map *map, const struct boot_options *options,
 			struct kvm_boot_state *state) MUST_CHECK;
 
+/*
+ * Writes what stands in for firmware at the reset vector, 0xFFFF0: a real-mode routine that asks for a machine reset.
+ * Linux jumps there to restart where ACPI is hardware-reduced and there is no EFI. After the ACPI tables, which share
+ * the area.
+ */
+struct error *boot_write_reset_vector(struct memory_map *map) MUST_CHECK;
+
 /* The two formats, for boot_load; @size is the file's. bzimage.c, pvh.c. */
 struct error *bzimage_load(struct memory_map *map, const struct boot_options *options,
 			   uint64_t size, struct kvm_boot_state *state) MUST_CHECK;

@@ -185,6 +185,7 @@ static struct error *machine_load(struct machine *machine)
 
 	TRY(boot_load(machine->map, &boot, &state));
 	TRY(acpi_write(&acpi, machine->map));
+	TRY(boot_write_reset_vector(machine->map));
 	return kvm_vcpus_reset(machine->vcpus, &state);
 }
 
