@@ -72,7 +72,7 @@ def test_unplugged_memory_cannot_be_used(backing, huge_pages, tmp_path):
     if backing == "hugetlb-2M":
         huge_pages(40)
     text = f"file:{tmp_path}/ram" if backing == "file" else backing
-    with MiniGuest("absent_memory", "--elastic", f"id=mem0,max=1G,size=512M,backing={text}", "--rng", "id=rng0",
+    with MiniGuest("absent_memory", "--elastic", f"id=mem0,max=1G,size=512M,backing={text}", "--rng=id=rng0",
                    cmdline="sweep=1073741824 write_step=65536 checkered=64") as guest:
         guest.checkpoint("start")
         before = guest.host_memory()
@@ -155,8 +155,8 @@ def test_a_reset_unplugs_everything(how):
 def test_lying_rings_hurt_only_their_device(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(MIB))
-    with MiniGuest("hostile_rings", "--elastic", "id=mem0,max=1G,size=64M", "--disk", disk, "--balloon", "id=balloon0",
-                   "--rng", "id=rng0", "--vsock", f"cid=3,path={tmp_path}/vsock") as guest:
+    with MiniGuest("hostile_rings", "--elastic", "id=mem0,max=1G,size=64M", "--disk", disk, "--balloon=id=balloon0",
+                   "--rng=id=rng0", "--vsock", f"cid=3,path={tmp_path}/vsock") as guest:
         guest.finish()
         assert guest.numbers["devices"] >= 5
         assert disk.read_bytes() == bytes(MIB)
