@@ -195,9 +195,8 @@ static void input_byte(struct chardev *chardev, uint8_t byte)
 		chardev->input[chardev->input_end++] = byte;
 	} else if (!escaped && byte == CTRL_A) {
 		chardev->escape_pending = true;
-	} else if (escaped && byte == 'x') {
-		if (chardev->escape)
-			chardev->escape(chardev->escape_context);
+	} else if (escaped && byte == 'x' && chardev->escape) {
+		chardev->escape(chardev->escape_context);
 	} else {
 		/* Ctrl-A and something else: the guest gets both, one key late. */
 		if (escaped && byte != CTRL_A)
