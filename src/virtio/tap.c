@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
+#include "base/log.h"
 #include "virtio/net_header.h"
 
 void tap_init(struct tap *tap)
@@ -26,6 +27,9 @@ void tap_init(struct tap *tap)
 
 void tap_close(struct tap *tap)
 {
+	/* A persistent interface would keep the filter, for a next user with another address. */
+	if (tap->fds[0] >= 0 && (tap_set_filter(tap, NULL, 0, true) || tap_set_offloads(tap, 0)))
+		log_debug("tap interface '%s' keeps its filter or offloads", tap->name);
 	for (size_t i = 0; i < TAP_QUEUES_MAX; i++)
 		close_fd(&tap->fds[i]);
 	tap->queue_count = 0;
@@ -161,6 +165,9 @@ struct error *tap_open(struct tap *tap, const char *name, uint32_t queues)
 		error = open_queue(tap, i ? tap->name : name, queues, i);
 	if (!error)
 		error = probe_offloads(tap);
+	if (!error && tap_set_filter(tap, NULL, 0, true))
+		error =
+		    error_system(errno, "tap interface '%s': cannot clear its filter", tap->name);
 	if (error)
 		tap_close(tap);
 	return error;

@@ -44,7 +44,10 @@ struct error *tap_open(struct tap *tap, const char *name, uint32_t queues) MUST_
  * doing anything.
  */
 void tap_from_sockets(struct tap *tap, const int *fds, uint32_t count);
-/* Closes the descriptors; an interface that is not persistent goes away. */
+/*
+ * Clears the filter and the offloads and closes the descriptors; an interface that is not persistent goes away. One
+ * that is keeps its filter if the process is killed instead, until it is opened with tap_open again.
+ */
 void tap_close(struct tap *tap);
 
 /* Sets the interface's MTU unless it is @mtu already. */

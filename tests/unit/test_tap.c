@@ -166,6 +166,44 @@ static void the_mtu_is_set(void **state)
 	tap_close(&tap);
 }
 
+/* Whether a frame to @destination that is sent on "left" reaches @fd. */
+static bool passes(int fd, const uint8_t destination[6])
+{
+	struct sockaddr_ll address = {.sll_family = AF_PACKET,
+				      .sll_ifindex = (int)if_nametoindex("left")};
+	int neighbour = socket(AF_PACKET, SOCK_RAW, 0);
+	uint8_t frame[64] = {0}, got[2048];
+	bool found = false;
+
+	memcpy(frame, destination, 6);
+	put_be16(frame + 12, ETH_P_802_EX1);
+	assert_int_equal(sendto(neighbour, frame, sizeof(frame), 0, (struct sockaddr *)&address,
+				sizeof(address)),
+			 sizeof(frame));
+	close(neighbour);
+	while (read(fd, got, sizeof(got)) > 0)
+		found |= memcmp(got + NET_HEADER_SIZE, frame, sizeof(frame)) == 0;
+	return found;
+}
+
+static void a_persistent_interface_is_left_without_a_filter(void **state)
+{
+	static const uint8_t other[6] = {2, 0, 0, 0, 0, 9};
+	struct tap tap;
+
+	NEED_TAP();
+	driver_no_error(tap_open(&tap, "left", 1));
+	bring_up("left");
+	assert_int_equal(ioctl(tap.fds[0], TUNSETPERSIST, 1), 0);
+	assert_int_equal(tap_set_filter(&tap, &own_mac, 1, false), 0);
+	assert_false(passes(tap.fds[0], other));
+	tap_close(&tap);
+	driver_no_error(tap_open(&tap, "left", 1));
+	assert_true(passes(tap.fds[0], other));
+	assert_int_equal(ioctl(tap.fds[0], TUNSETPERSIST, 0), 0);
+	tap_close(&tap);
+}
+
 /* --- A device, with a packet socket as its neighbour --- */
 
 struct net {
@@ -312,6 +350,7 @@ int main(void)
 	    cmocka_unit_test(an_interface_for_one_queue_does_not_serve_several),
 	    cmocka_unit_test(queues_are_detached_and_attached),
 	    cmocka_unit_test(the_mtu_is_set),
+	    cmocka_unit_test(a_persistent_interface_is_left_without_a_filter),
 	    cmocka_unit_test(frames_go_both_ways),
 	    cmocka_unit_test(the_kernel_filters_what_the_guest_does_not_want),
 	    cmocka_unit_test(an_interface_that_is_deleted_takes_the_link_down),
