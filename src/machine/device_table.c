@@ -34,7 +34,7 @@ static struct error *text_with_id(const char *text, const char *kind, uint32_t i
 	return error_system(ENOMEM, "--%s", kind);
 }
 
-static struct error *create_disk(const struct machine *machine, const char *text, uint32_t index,
+static struct error *create_disk(struct machine *machine, const char *text, uint32_t index,
 				 struct virtio_device **device)
 {
 	AUTO_FREE char *named = NULL;
@@ -43,14 +43,20 @@ static struct error *create_disk(const struct machine *machine, const char *text
 	return virtio_blk_create(named, device);
 }
 
-static struct error *create_net(const struct machine *machine, const char *text, uint32_t index,
+static struct error *create_net(struct machine *machine, const char *text, uint32_t index,
 				struct virtio_device **device)
 {
 	return virtio_net_create(text, machine->config.name ?: "godwit", index, device);
 }
 
+/* On the console's own thread. */
+static void leave(void *context)
+{
+	machine_attract(context, ATTENTION_LEAVE);
+}
+
 /* "BACKEND[,id=ID]", the backend as in chardev.h. */
-static struct error *create_console(const struct machine *machine, const char *text, uint32_t index,
+static struct error *create_console(struct machine *machine, const char *text, uint32_t index,
 				    struct virtio_device **device)
 {
 	AUTO_OPTIONS struct options *options = NULL;
@@ -66,11 +72,12 @@ static struct error *create_console(const struct machine *machine, const char *t
 		return error_usage("it needs a backend: tty, pty, null, file:PATH or unix:PATH");
 	snprintf(default_id, sizeof(default_id), index ? "console%u" : "console", index);
 	TRY(chardev_create(where, &backend));
+	chardev_set_escape_handler(backend, leave, machine);
 	return virtio_console_create(id ?: default_id, backend, device);
 }
 
 /* "[id=ID]". */
-static struct error *create_rng(const struct machine *machine, const char *text, uint32_t index,
+static struct error *create_rng(struct machine *machine, const char *text, uint32_t index,
 				struct virtio_device **device)
 {
 	AUTO_OPTIONS struct options *options = NULL;
@@ -86,7 +93,7 @@ static struct error *create_rng(const struct machine *machine, const char *text,
 	return virtio_rng_create(id ?: default_id, device);
 }
 
-static struct error *create_balloon(const struct machine *machine, const char *text, uint32_t index,
+static struct error *create_balloon(struct machine *machine, const char *text, uint32_t index,
 				    struct virtio_device **device)
 {
 	if (index)
@@ -94,7 +101,7 @@ static struct error *create_balloon(const struct machine *machine, const char *t
 	return virtio_balloon_create(*text ? text : NULL, device);
 }
 
-static struct error *create_vsock(const struct machine *machine, const char *text, uint32_t index,
+static struct error *create_vsock(struct machine *machine, const char *text, uint32_t index,
 				  struct virtio_device **device)
 {
 	if (index)
@@ -105,7 +112,7 @@ static struct error *create_vsock(const struct machine *machine, const char *tex
 static const struct {
 	const char *kind;
 	/* @text is what follows --disk and so on; empty if the machine itself adds the device. */
-	struct error *(*create)(const struct machine *machine, const char *text, uint32_t index,
+	struct error *(*create)(struct machine *machine, const char *text, uint32_t index,
 				struct virtio_device **device);
 } device_kinds[] = {
     {"disk", create_disk},	 {"net", create_net},	  {"console", create_console},

@@ -126,6 +126,8 @@ static void attention_ready(void *context, uint32_t events)
 		machine_memory_report(machine);
 	if (what & ATTENTION_SERIAL)
 		machine_serial_receive(machine);
+	if (what & ATTENTION_LEAVE)
+		machine_shutdown(machine, false, "host-ui");
 	if (machine->state != MACHINE_RUNNING && machine->state != MACHINE_PAUSED)
 		return;
 	if (what & ATTENTION_CRASH_LOADED)

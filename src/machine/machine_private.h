@@ -31,6 +31,7 @@ enum machine_attention {
 	ATTENTION_RESET = 1 << 4,
 	ATTENTION_ELASTIC = 1 << 5, /* look at machine_elastic_state.changed and attempted */
 	ATTENTION_SERIAL = 1 << 6,  /* the serial port has room for input again */
+	ATTENTION_LEAVE = 1 << 7,   /* a person at a terminal typed Ctrl-A x */
 };
 
 /* What a guest that is stopped or started again no longer means. */

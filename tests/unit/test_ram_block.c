@@ -132,6 +132,7 @@ static void a_file_in_use_is_refused(void **state)
 	AUTO_CLOSE int fd = mkstemp(path);
 	struct ram_block *second;
 
+	assert_true(fd >= 0);
 	options.path = path;
 	assert_no_error(ram_block_create("x", &options, MIB(2), &block));
 	assert_error_with(ram_block_create("y", &options, MIB(2), &second), "in use");
