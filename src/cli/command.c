@@ -112,6 +112,12 @@ static struct error *parse_option(struct cli_arguments *arguments, const char *t
 		value = following;
 		*used = 1;
 	}
+	/* Where no positionals are possible, what follows can only be the value. */
+	if (!value && option->value == CLI_OPTIONAL && !arguments->command->maximum && following &&
+	    following[0] != '-') {
+		value = following;
+		*used = 1;
+	}
 	if (arguments->given_count == CLI_GIVEN_MAX)
 		return error_usage("more than %d options", CLI_GIVEN_MAX);
 	arguments->given[arguments->given_count++] = (struct cli_given){option, value};

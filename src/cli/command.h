@@ -11,7 +11,11 @@
 
 #include "base/error.h"
 
-enum cli_value { CLI_FLAG, CLI_REQUIRED, CLI_OPTIONAL /* only as --name=value */ };
+enum cli_value {
+	CLI_FLAG,
+	CLI_REQUIRED,
+	CLI_OPTIONAL /* without positionals only, or as --name=value */
+};
 
 struct cli_option {
 	const char *name;     /* without "--"; NULL ends a list */

@@ -374,5 +374,5 @@ void qmp_server_broadcast(struct qmp_server *server, json_t *event)
 
 uint32_t qmp_server_clients(const struct qmp_server *server)
 {
-	return server->count;
+	return server ? server->count : 0;
 }

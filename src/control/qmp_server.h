@@ -26,6 +26,7 @@ struct error *qmp_server_create(struct event_loop *loop, const char *path,
 void qmp_server_destroy(struct qmp_server *server);
 /* Sends @event to every client that negotiated. */
 void qmp_server_broadcast(struct qmp_server *server, json_t *event);
+/* How many are connected; 0 for NULL. */
 uint32_t qmp_server_clients(const struct qmp_server *server);
 
 #endif
