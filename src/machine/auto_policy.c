@@ -213,7 +213,7 @@ static void shrink(struct auto_state *state, const struct auto_limits *limits,
 	step = MIN(step, surplus);
 	step = MIN(step, subtract(elastic->requested, limits->minimum));
 	step = align_down(step, limits->block);
-	if (!step) {
+	if (surplus < AUTO_SHRINK_LEAST || !step) {
 		hold(decision, AUTO_IN_BAND);
 	} else if (elastic->plugged > elastic->requested) {
 		hold(decision, AUTO_SHRINKING);

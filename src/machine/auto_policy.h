@@ -61,7 +61,9 @@
 /* A step takes an eighth of what is too much, but at least this, so that the last gigabyte does not
  * take minutes. */
 #define AUTO_SHRINK_FRACTION 8
-#define AUTO_SHRINK_STEP     (256ULL << 20)
+/* Less than a memory block of the guest is not worth the work of emptying it: its page array stays. */
+#define AUTO_SHRINK_LEAST (128ULL << 20)
+#define AUTO_SHRINK_STEP  (256ULL << 20)
 /* Swap traffic below this is the kernel's housekeeping; major faults above that are programs
  * waiting for disk. */
 #define AUTO_SWAP_RATE	(1ULL << 20) /* bytes a second, each direction */
