@@ -260,7 +260,7 @@ void cli_print_help(const struct cli_command *command)
 
 		snprintf(left, sizeof(left), "--%s%s%s%s", option->name,
 			 option->value == CLI_FLAG	 ? ""
-			 : option->value == CLI_OPTIONAL ? "[="
+			 : option->value == CLI_OPTIONAL ? " ["
 							 : " ",
 			 option->argument ?: "", option->value == CLI_OPTIONAL ? "]" : "");
 		if (strlen(left) > 27)

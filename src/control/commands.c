@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The one table of commands. Names without a prefix have QEMU's meaning and shape (qapi/ of QEMU
- * 10), so that its clients work; what only godwit has starts with "godwit-". docs/control.md
+ * 10), so that its clients work; what only godwit has starts with "godwit-". godwit-qmp(1)
  * describes each.
  */
 #include "control/commands.h"
