@@ -3,6 +3,12 @@
 #include "cli/vm.h"
 
 #include <string.h>
+#include <time.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+
+#define START_NS (10 * NS_PER_SECOND) /* how long a machine may take to listen */
 
 /* Why @name cannot be found, with a suggestion. */
 static struct error *not_running(const char *name)
@@ -20,8 +26,10 @@ static struct error *not_running(const char *name)
 	} else {
 		const char **names = calloc(count + 1, sizeof(*names));
 
-		for (size_t i = 0; names && i < count; i++)
-			names[i] = listings[i].name;
+		/* It may have started since. */
+		for (size_t i = 0, used = 0; names && i < count; i++)
+			if (strcmp(listings[i].name, name) != 0)
+				names[used++] = listings[i].name;
 		if (names)
 			nearest = cli_nearest(name, names);
 		if (nearest)
@@ -40,12 +48,24 @@ static struct error *not_running(const char *name)
 
 struct error *vm_connect_within(const char *name, int64_t timeout_ns, struct qmp_client **client)
 {
+	const struct timespec pause = {.tv_nsec = 20 * NS_PER_MS};
+	int64_t deadline = clock_monotonic_ns() + MIN(timeout_ns, START_NS);
 	AUTO_FREE char *path = NULL;
 
 	TRY(run_directory_socket(name, &path));
-	if (!run_directory_running(name, NULL))
-		return not_running(name);
-	return error_prefix(qmp_client_connect(path, timeout_ns, client), "%s", name);
+	for (;;) {
+		struct error *error;
+
+		if (!run_directory_running(name, NULL))
+			return not_running(name);
+		error = qmp_client_connect(path, timeout_ns, client);
+		/* A machine has its name a moment before it listens. */
+		if (!error || (error_code(error) != ENOENT && error_code(error) != ECONNREFUSED) ||
+		    clock_monotonic_ns() > deadline)
+			return error_prefix(error, "%s", name);
+		error_free(error);
+		nanosleep(&pause, NULL);
+	}
 }
 
 struct error *vm_connect(const char *name, struct qmp_client **client)
