@@ -125,7 +125,9 @@ static enum virtio_mem_reason judge(const struct virtio_mem *mem)
 		return VIRTIO_MEM_NO_DRIVER;
 	if (mem->host_busy && mem->plugged < mem->requested)
 		return VIRTIO_MEM_BUSY;
-	if (clock_monotonic_ns() - mem->last_heard_ns < GUEST_QUIET_NS)
+	/* A guest that stands still cannot be heard. */
+	if (__atomic_load_n(&mem->device.quiesced, __ATOMIC_ACQUIRE) ||
+	    clock_monotonic_ns() - mem->last_heard_ns < GUEST_QUIET_NS)
 		return VIRTIO_MEM_PENDING;
 	return mem->plugged < mem->requested ? VIRTIO_MEM_GUEST_OOM : VIRTIO_MEM_GUEST_REFUSES;
 }
