@@ -144,6 +144,8 @@ static void system_reset_on_loop(void *context)
 void machine_devices_reset(struct machine *machine)
 {
 	pci_host_reset(machine->pci);
+	/* Only now that no device holds guest memory any more can elastic devices take theirs back.
+	 */
 	for (uint32_t i = 0; i < machine->device_count; i++) {
 		struct virtio_device *device = machine->devices[i].device;
 

@@ -75,7 +75,7 @@ struct virtio_device_ops {
 	 * quiesced). Also called without activate before it.
 	 */
 	void (*reset)(struct virtio_device *device);
-	/* System reset (machine reset), after `reset`. NULL: nothing beyond `reset`. */
+	/* The whole machine is reset; every device's `reset` has run. NULL: nothing to do. */
 	void (*system_reset)(struct virtio_device *device);
 	/*
 	 * Stop touching guest memory, in-flight requests completed, until `resume` (or `reset`).

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The PCI transport (virtio 1.2 section 4.1): the registers that a driver sees, interrupts, and the
- *window into them through configuration space. Doorbells are in virtio_pci_doorbell.c.
+ * window into them through configuration space. Doorbells are in virtio_pci_doorbell.c.
  *
  * One 64-bit BAR:
  *	0x0000 common configuration	0x1000 ISR status	0x2000 device configuration
  *	0x3000 MSI-X table		0x4000 MSI-X pending	0x5000 doorbells, 4 bytes each
  *
  * Threads: registers are accessed by vCPUs, under `lock`. What concerns the device (status,
- *enabling a queue, device configuration) is carried to the device's loop, with the lock held; the
- *loop never takes it. Vectors and the ISR status are atomic because the device's threads interrupt
- *without the lock.
+ * enabling a queue, device configuration) is carried to the device's loop, with the lock held; the
+ * loop never takes it. Vectors and the ISR status are atomic because the device's threads interrupt
+ * without the lock.
  *
  * The guest controls every offset, size and value. Accesses of any size and alignment work, as if
- *bytes were written one after the other and then every register touched was written at once. Only
- *creation can fail.
+ * bytes were written one after the other and then every register touched was written at once. Only
+ * creation can fail.
  */
 #include "virtio/virtio_pci.h"
 
@@ -166,16 +166,6 @@ static void set_status_on_loop(void *context)
 	virtio_device_set_status(device, request->status);
 	if (get_status(device) & VIRTIO_STATUS_DRIVER_OK)
 		virtio_pci_doorbells_attach(pci);
-}
-
-static void system_reset_on_loop(void *context)
-{
-	struct register_request *request = context;
-	const struct virtio_device_ops *ops = request->pci->device->ops;
-
-	set_status_on_loop(request);
-	if (ops->system_reset)
-		ops->system_reset(request->pci->device);
 }
 
 static void enable_queue_on_loop(void *context)
@@ -511,11 +501,9 @@ static void bus_master_changed(struct pci_function *function, bool enabled)
 static void function_reset(struct pci_function *function)
 {
 	struct virtio_pci *pci = from_function(function);
-	struct register_request request = {.pci = pci};
 
 	pthread_mutex_lock(&pci->lock);
-	event_loop_call(pci->device->loop, system_reset_on_loop, &request);
-	reset_registers(pci);
+	write_status(pci, 0);
 	pthread_mutex_unlock(&pci->lock);
 }
 

@@ -40,7 +40,7 @@ struct fixture {
 	bool doorbells_work;
 	/* The device. */
 	unsigned int notified[QUEUES]; /* atomic */
-	unsigned int activations, resets, system_resets, quiesces, resumes;
+	unsigned int activations, resets, quiesces, resumes;
 	uint8_t config[10];
 	bool refuse;
 };
@@ -83,11 +83,6 @@ static void device_reset(struct virtio_device *device)
 	from_device(device)->resets++;
 }
 
-static void system_reset(struct virtio_device *device)
-{
-	from_device(device)->system_resets++;
-}
-
 static void quiesce(struct virtio_device *device)
 {
 	from_device(device)->quiesces++;
@@ -109,7 +104,6 @@ static const struct virtio_device_ops device_ops = {
     .activate = activate,
     .queue_notify = queue_notify,
     .reset = device_reset,
-    .system_reset = system_reset,
     .quiesce = quiesce,
     .resume = resume,
 };
@@ -714,14 +708,13 @@ static void the_window_in_configuration_space_reaches_the_registers(void **state
 	pci_function_config_read(f->function, window + 16u, 4);
 }
 
-static void a_system_reset_tells_the_device(void **state)
+static void a_reset_of_the_function_resets_the_device(void **state)
 {
 	struct fixture *f = *state;
 
 	start(f);
 	pci_function_reset(f->function);
 	assert_int_equal(f->resets, 1);
-	assert_int_equal(f->system_resets, 1);
 	assert_int_equal(f->doorbell_count, 0);
 	assert_int_equal(status(f), 0);
 	start(f);
@@ -764,7 +757,7 @@ int main(void)
 	    TEST(a_changed_configuration_interrupts_and_has_a_new_generation),
 	    TEST(misbehaviour_is_told_counted_and_described),
 	    TEST(the_window_in_configuration_space_reaches_the_registers),
-	    TEST(a_system_reset_tells_the_device),
+	    TEST(a_reset_of_the_function_resets_the_device),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
