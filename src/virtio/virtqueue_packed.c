@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Packed rings (virtio 1.2 section 2.8): one ring of descriptors that both sides write, and an
- *event suppression structure of each side. A descriptor belongs to the device when its AVAIL bit
- *equals the wrap counter of the ring and its USED bit does not.
+ * event suppression structure of each side. A descriptor belongs to the device when its AVAIL bit
+ * equals the wrap counter of the ring and its USED bit does not.
  *
  *	descriptor:        u64 address, u32 length, u16 id, u16 flags
  *	event suppression: u16 position (bit 15: wrap counter), u16 flags
@@ -10,7 +10,7 @@
  * Positions advance by descriptors, not by chains. signalled_used keeps the wrap counter in bit 15.
  *
  * Runs on the queue's thread. What can fail is what the guest breaks: each function says which rule
- *it was.
+ * it was.
  */
 #include "base/bytes.h"
 #include "virtio/virtqueue_ring.h"

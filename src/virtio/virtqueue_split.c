@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Split rings (virtio 1.2 section 2.7): a table of descriptors, a ring of heads that the driver
- *makes available and a ring of heads that the device has used. All three belong to the guest.
+ * makes available and a ring of heads that the device has used. All three belong to the guest.
  *
  *	available: u16 flags, u16 idx, u16 ring[size], u16 used_event
  *	used:      u16 flags, u16 idx, {u32 id, u32 len} ring[size], u16 avail_event
  *
  * Runs on the queue's thread. What can fail is what the guest breaks: each function says which rule
- *it was.
+ * it was.
  */
 #include "base/bytes.h"
 #include "virtio/virtqueue_ring.h"
