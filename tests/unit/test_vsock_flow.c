@@ -74,7 +74,9 @@ static void a_header_survives_the_wire(void **state)
 
 	vsock_header_encode(&header, wire);
 	vsock_header_decode(wire, &again);
-	assert_memory_equal(&header, &again, sizeof(header));
+	/* Without the padding at its end. */
+	assert_memory_equal(&header, &again,
+			    offsetof(struct vsock_header, fwd_cnt) + sizeof(header.fwd_cnt));
 	assert_int_equal(wire[0], 8); /* little-endian */
 	assert_int_equal(wire[24], 5);
 	assert_int_equal(wire[30], 7);
