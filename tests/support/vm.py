@@ -140,21 +140,27 @@ class Machine:
     count = 0
 
     def __init__(self, *arguments, name=None, serial=True, console=True, environment=None, wrapper=()):
-        Machine.count += 1
-        self.name = name or f"vm{os.getpid()}-{Machine.count}"
-        self.directory = Path(tempfile.mkdtemp(prefix="godwit-test-"))
-        self.environment = dict(os.environ, GODWIT_RUN_DIR=str(self.directory), **(environment or {}))
+        self._prepare(name, environment)
         command = [*wrapper, GODWIT, "run", "--name", self.name, *map(str, arguments)]
         if serial:
             command += ["--serial", f"unix:{self.directory}/serial"]
         if console:
             command += ["--console", f"unix:{self.directory}/console"]
+        self._launch(command)
+
+    def _prepare(self, name, environment):
+        Machine.count += 1
+        self.name = name or f"vm{os.getpid()}-{Machine.count}"
+        self.directory = Path(tempfile.mkdtemp(prefix="godwit-test-"))
+        self.environment = dict(os.environ, GODWIT_RUN_DIR=str(self.directory), **(environment or {}))
+        self._lines = {}
+        self._qmp = None
+
+    def _launch(self, command):
         self.command_line = command
         self.errors = open(self.directory / "stderr", "w+")
         self.process = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL,
                                         stdout=self.errors, stderr=self.errors)
-        self._lines = {}
-        self._qmp = None
 
     # --- Its ends -----------------------------------------------------------------------------------
 
@@ -253,9 +259,13 @@ class Machine:
                 return device["data"]
         raise Failure(f"no elastic device {ident}")
 
+    def request(self, ident, size):
+        """Asks for a size and does not wait."""
+        return self.qmp.command("godwit-resize", id=ident, size=size)
+
     def resize(self, ident, size, limit=120):
         """Asks for a size and waits until the guest is there."""
-        self.qmp.command("godwit-resize", id=ident, size=size)
+        self.request(ident, size)
         return self.wait_size(ident, size, limit)
 
     def wait_size(self, ident, size, limit=120):
