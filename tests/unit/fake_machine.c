@@ -204,7 +204,18 @@ struct error *virtio_mem_request(struct virtio_device *device, uint64_t size)
 
 void virtio_mem_status(struct virtio_device *device, struct virtio_mem_status *status)
 {
-	*status = CONTAINER_OF(device, struct fake_elastic, device)->status;
+	const struct virtio_mem_status *known =
+	    &CONTAINER_OF(device, struct fake_elastic, device)->status;
+
+	*status = (struct virtio_mem_status){
+	    .requested = known->requested,
+	    .plugged = __atomic_load_n(&known->plugged, __ATOMIC_SEQ_CST),
+	    .maximum = known->maximum,
+	    .block_size = known->block_size,
+	    .address = known->address,
+	    .node = known->node,
+	    .reason = known->reason,
+	};
 }
 
 /* ---- kvm ---- */

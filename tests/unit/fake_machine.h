@@ -9,6 +9,7 @@
 
 #include "machine/machine.h"
 
+/* Tests write `status.plugged` from their own thread, atomically. */
 struct fake_elastic {
 	struct virtio_device device; /* first: it is what control sees */
 	struct virtio_mem_status status;

@@ -63,6 +63,9 @@ static void own_process_grows_by_what_it_touches(void **state)
 	struct process_range range = {.size = MIB(8)};
 	char *memory;
 
+#ifdef __SANITIZE_THREAD__
+	skip(); /* it keeps four bytes of its own for each */
+#endif
 	assert_null(process_memory_read(NULL, 0, &before));
 	memory = mmap(NULL, MIB(8), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	memset(memory, 1, MIB(8));
