@@ -24,14 +24,18 @@ struct kvm_slots_statistics {
 };
 
 /*
- * @slots_limit bounds what is used (0: what KVM allows); @on_attempt, if not NULL, is called on a
- * vCPU's thread at most once a second and region when the guest touched unplugged memory.
+ * Shows KVM what is plugged in @map, now and from now on. @slots_limit bounds what is used (0: what
+ * KVM allows).
  */
 struct error *kvm_slots_create(struct kvm_vm *vm, struct memory_map *map, uint32_t slots_limit,
 			       struct kvm_slots **slots) MUST_CHECK;
 void kvm_slots_destroy(struct kvm_slots *slots);
 /* The vCPUs that must stand still while a slot in use is cut; set before they run. */
 void kvm_slots_set_vcpus(struct kvm_slots *slots, struct kvm_vcpus *vcpus);
+/*
+ * @handler is called on a vCPU's thread, at most once a second and region, when the guest touched
+ * unplugged memory. Set before the vCPUs run.
+ */
 void kvm_slots_set_attempt_handler(struct kvm_slots *slots,
 				   void (*handler)(void *context, struct memory_region *region,
 						   uint64_t address, bool write),
