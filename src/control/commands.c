@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The one table of commands. Names without a prefix have QEMU's meaning and shape (qapi/ of QEMU
- * 10), so that its clients work; what only godwit has starts with "godwit-". godwit-qmp(1)
- * describes each.
+ * 10), so that its clients work; what only godwit has starts with "godwit-". docs/control.md
+ * describes each, and a test keeps it complete.
  */
 #include "control/commands.h"
 

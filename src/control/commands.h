@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The handlers of the command table in commands.c, by file. Each is a qmp_command.run whose context
- * is a struct control; commands.c and godwit-qmp(1) say what they take and give.
+ * is a struct control; commands.c and docs/control.md say what they take and give.
  */
 #ifndef GODWIT_CONTROL_COMMANDS_H
 #define GODWIT_CONTROL_COMMANDS_H

@@ -32,7 +32,6 @@ struct event_throttle {
 
 static const char *const limited_events[] = {
     "MEMORY_DEVICE_SIZE_CHANGE",
-    "BALLOON_CHANGE",
     "MEMORY_UNPLUGGED_ACCESS",
 };
 

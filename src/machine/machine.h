@@ -89,8 +89,9 @@ typedef void (*machine_event_handler)(void *context, const char *event, json_t *
 /*
  * Builds everything; the guest does not run yet. Takes over *config (also on error). The devices,
  * the order of construction and the address map are in machine.c. Events have QMP's names: STOP,
- * RESUME, RESET, SHUTDOWN, POWERDOWN, GUEST_PANICKED, MEMORY_DEVICE_SIZE_CHANGE,
- * MEMORY_UNPLUGGED_ACCESS, ELASTIC_AUTO_DECISION.
+ * RESUME, RESET, SHUTDOWN, POWERDOWN, GUEST_PANICKED, GUEST_CRASHLOADED,
+ * MEMORY_DEVICE_SIZE_CHANGE, MEMORY_UNPLUGGED_ACCESS, ELASTIC_AUTO_DECISION; docs/control.md says
+ * what each carries.
  */
 struct error *machine_create(struct machine_config *config, struct event_loop *loop,
 			     machine_event_handler handler, void *context,

@@ -108,10 +108,11 @@ static void flush_sends_what_waits(void **state)
 {
 	struct fixture *fixture = *state;
 
-	submit(fixture, "BALLOON_CHANGE", "", 1);
-	submit(fixture, "BALLOON_CHANGE", "", 2);
+	submit(fixture, "MEMORY_DEVICE_SIZE_CHANGE", "", 1);
+	submit(fixture, "MEMORY_DEVICE_SIZE_CHANGE", "", 2);
 	event_throttle_flush(fixture->throttle);
-	assert_string_equal(fixture->log, "BALLOON_CHANGE 1;BALLOON_CHANGE 2;");
+	assert_string_equal(fixture->log,
+			    "MEMORY_DEVICE_SIZE_CHANGE 1;MEMORY_DEVICE_SIZE_CHANGE 2;");
 }
 
 static void more_subjects_than_room_lose_nothing(void **state)
