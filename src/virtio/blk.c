@@ -291,7 +291,7 @@ static struct error *offer_features(struct virtio_blk *blk, const struct blk_opt
 {
 	struct blk_disk *disk = &blk->disk;
 	uint64_t features = VIRTIO_FEATURE(F_SEG_MAX) | VIRTIO_FEATURE(F_BLK_SIZE) |
-			    VIRTIO_FEATURE(F_TOPOLOGY) | VIRTIO_FEATURE(F_FLUSH);
+			    VIRTIO_FEATURE(F_TOPOLOGY);
 
 	if (options->discard && !disk->file.can_punch)
 		return error_new(EOPNOTSUPP,
@@ -304,6 +304,9 @@ static struct error *offer_features(struct virtio_blk *blk, const struct blk_opt
 		features |= VIRTIO_FEATURE(F_RO);
 	else
 		features |= VIRTIO_FEATURE(F_WRITE_ZEROES);
+	/* Without these a driver knows that every write is stable when it completes (5.2.6.2). */
+	if (!options->write_through)
+		features |= VIRTIO_FEATURE(F_FLUSH);
 	if (!disk->file.readonly && !options->write_through)
 		features |= VIRTIO_FEATURE(F_CONFIG_WCE);
 	if (disk->unmap)

@@ -714,7 +714,7 @@ static void test_write_through_cannot_be_turned_off_by_the_guest(void **state)
 {
 	struct disk disk = {0};
 
-	disk_start(&disk, DISK_SIZE, ",cache=writethrough", F_FLUSH | F_WRITE_ZEROES);
+	disk_start(&disk, DISK_SIZE, ",cache=writethrough", F_WRITE_ZEROES);
 	assert_int_equal(disk.driver.device->features & F_CONFIG_WCE, 0);
 	driver_write_config(&disk.driver, 32, 1, 1);
 	assert_int_equal(driver_read_config(&disk.driver, 32, 1), 0);
