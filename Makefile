@@ -41,11 +41,12 @@ bench: setup build
 fuzz: setup-build
 	@fuzz/run
 
-lint: setup-build
-	@tests/lint/run
+lint: setup
+	@tests/run --build $(BUILD) lint
 
 install: build
-	meson install -C $(BUILD) --no-rebuild
+	$(if $(PREFIX),meson configure -Dprefix=$(abspath $(PREFIX)) $(BUILD) && ninja -C $(BUILD) --quiet)
+	DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --quiet
 
 clean:
 	rm -rf $(BUILD) build-*

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What `make install` puts where: the program, its manual and its completion, and nothing else (docs/libraries.md)."""
+
+import os
+import subprocess
+
+from support.program import subcommands
+from support.vm import BUILD
+
+
+def test_program_manual_and_completion_are_installed(tmp_path):
+    subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet"], check=True, capture_output=True,
+                   env=dict(os.environ, DESTDIR=str(tmp_path)))
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    program, = [path for path in files if path.parent.name == "bin"]
+    assert subprocess.run([program, "--version"], capture_output=True, check=True).stdout.startswith(b"godwit ")
+    pages = {f"godwit-{name}.1" for name in subcommands()} | {"godwit.1"}
+    assert {path.name for path in files if path.parent.name == "man1"} == pages
+    completion, = [path for path in files if path.parent.name == "completions"]
+    assert completion.name == "godwit"
+    assert len(files) == len(pages) + 2
