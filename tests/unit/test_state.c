@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* What is saved is loaded, and what nobody vouches for is refused by name. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
