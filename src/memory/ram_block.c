@@ -15,6 +15,7 @@
  */
 #include "memory/ram_block.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>
@@ -250,6 +251,7 @@ struct error *ram_block_create(const char *name, const struct ram_backing_option
 	if (!block)
 		return error_system(ENOMEM, "memory '%s'", name);
 	block->fd = -1;
+	pthread_rwlock_init(&block->watchers_lock, NULL);
 	snprintf(block->name, sizeof(block->name), "%s", name);
 	block->options = *options;
 	block->options.path = options->path ? strdup(options->path) : NULL;
@@ -275,6 +277,7 @@ void ram_block_destroy(struct ram_block *block)
 	if (block->host)
 		munmap(block->host, block->size);
 	close_fd(&block->fd);
+	pthread_rwlock_destroy(&block->watchers_lock);
 	free(block->options.path);
 	free(block);
 }
@@ -306,8 +309,38 @@ int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size)
 	return failure == ENOMEM ? -ENOMEM : -ENOSPC;
 }
 
+void ram_block_watch(struct ram_block *block, const struct ram_block_watcher *watcher)
+{
+	pthread_rwlock_wrlock(&block->watchers_lock);
+	assert(!block->watchers[1]);
+	block->watchers[block->watchers[0] ? 1 : 0] = watcher;
+	pthread_rwlock_unlock(&block->watchers_lock);
+}
+
+void ram_block_unwatch(struct ram_block *block, const struct ram_block_watcher *watcher)
+{
+	pthread_rwlock_wrlock(&block->watchers_lock);
+	if (block->watchers[0] == watcher) {
+		block->watchers[0] = block->watchers[1];
+		block->watchers[1] = NULL;
+	} else if (block->watchers[1] == watcher) {
+		block->watchers[1] = NULL;
+	}
+	pthread_rwlock_unlock(&block->watchers_lock);
+}
+
+static void tell_watchers(struct ram_block *block, uint64_t offset, uint64_t size)
+{
+	pthread_rwlock_rdlock(&block->watchers_lock);
+	for (size_t i = 0; i < 2 && block->watchers[i]; i++)
+		block->watchers[i]->before_discard(block->watchers[i]->context, block, offset,
+						   size);
+	pthread_rwlock_unlock(&block->watchers_lock);
+}
+
 int ram_block_discard(struct ram_block *block, uint64_t offset, uint64_t size)
 {
+	tell_watchers(block, offset, size);
 	if (block->fd < 0)
 		return madvise(block->host + offset, size, MADV_DONTNEED) < 0 ? -errno : 0;
 	return fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,

@@ -10,6 +10,7 @@
 #ifndef GODWIT_MEMORY_RAM_BLOCK_H
 #define GODWIT_MEMORY_RAM_BLOCK_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -31,6 +32,16 @@ struct ram_backing_options {
 	bool prealloc; /* commit also touches every page, on backings where that is not implied */
 };
 
+struct ram_block;
+
+/* Hears of memory that is about to be given back: who still needs the contents takes them now. */
+struct ram_block_watcher {
+	/* Called by ram_block_discard, on any thread, before anything is gone. May block. */
+	void (*before_discard)(void *context, struct ram_block *block, uint64_t offset,
+			       uint64_t size);
+	void *context;
+};
+
 struct ram_block {
 	char name[32];
 	struct ram_backing_options options; /* path is a copy */
@@ -38,6 +49,8 @@ struct ram_block {
 	uint64_t size;	    /* bytes, a multiple of page_size */
 	uint64_t page_size; /* bytes */
 	int fd;		    /* -1 for anonymous memory */
+	pthread_rwlock_t watchers_lock; /* guards watchers; read-held while they are called */
+	const struct ram_block_watcher *watchers[2];
 };
 
 /*
@@ -81,6 +94,12 @@ void ram_block_set_granule(struct ram_block *block, uint64_t granule);
 int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size) MUST_CHECK;
 /* Gives the range back to the host; it reads as zeros afterwards. 0 or a negative errno. */
 int ram_block_discard(struct ram_block *block, uint64_t offset, uint64_t size) MUST_CHECK;
+/*
+ * @watcher hears of discards from now on, or, once the second returns, no more. At most two at a
+ * time. Any thread, but not from a watcher.
+ */
+void ram_block_watch(struct ram_block *block, const struct ram_block_watcher *watcher);
+void ram_block_unwatch(struct ram_block *block, const struct ram_block_watcher *watcher);
 /* Bytes of the block that the host holds now (mincore and the file's allocation); for reports,
  * slow. */
 uint64_t ram_block_resident(const struct ram_block *block);
