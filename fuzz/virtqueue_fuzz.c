@@ -123,12 +123,28 @@ static void finish(struct queue_fuzz *q, struct held_chain *held, bool push, uin
 	if (!held->held)
 		return;
 	held->held = false;
-	if (push)
+	if (push) {
+		uint8_t bytes[32] = {0};
+		bool whole = virtqueue_chain_read(&held->chain, written, bytes, sizeof(bytes));
+
+		assert(whole == (held->chain.out_size >= written + sizeof(bytes)));
+		whole = virtqueue_chain_write(&held->chain, written, bytes, sizeof(bytes));
+		assert(whole == (held->chain.in_size >= written + sizeof(bytes)));
 		virtqueue_push(&q->queue, &held->chain,
 			       held->chain.in_size ? written % (held->chain.in_size + 1) : 0);
-	else
+	} else {
 		virtqueue_discard(&q->queue, &held->chain);
+	}
 	q->last = NULL;
+}
+
+/* The next held chain from @which on, or one that is not held when there is none. */
+static struct held_chain *choose_held(struct queue_fuzz *q, int which)
+{
+	for (int i = 0; i < HELD_MAX; i++, which++)
+		if (q->chains[which % HELD_MAX].held)
+			break;
+	return &q->chains[which % HELD_MAX];
 }
 
 static void finish_all(struct queue_fuzz *q)
@@ -158,10 +174,10 @@ static void step(struct queue_fuzz *q, struct fuzz_input *input, bool packed)
 		break;
 	case 3:
 	case 4:
-		finish(q, &q->chains[which % HELD_MAX], true, fuzz_take16(input));
+		finish(q, choose_held(q, which), true, fuzz_take16(input));
 		break;
 	case 5:
-		finish(q, &q->chains[which % HELD_MAX], false, 0);
+		finish(q, choose_held(q, which), false, 0);
 		break;
 	case 6:
 		if (q->last) {
