@@ -290,8 +290,8 @@ static struct error *take_options(struct options *options, struct blk_options *p
 static struct error *offer_features(struct virtio_blk *blk, const struct blk_options *options)
 {
 	struct blk_disk *disk = &blk->disk;
-	uint64_t features = VIRTIO_FEATURE(F_SEG_MAX) | VIRTIO_FEATURE(F_BLK_SIZE) |
-			    VIRTIO_FEATURE(F_TOPOLOGY);
+	uint64_t features =
+	    VIRTIO_FEATURE(F_SEG_MAX) | VIRTIO_FEATURE(F_BLK_SIZE) | VIRTIO_FEATURE(F_TOPOLOGY);
 
 	if (options->discard && !disk->file.can_punch)
 		return error_new(EOPNOTSUPP,
