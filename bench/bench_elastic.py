@@ -12,9 +12,10 @@ from support.vm import GIB, MIB
 
 STEP = GIB           # what is plugged and unplugged
 TOUCHED = 64 * MIB   # of it the guest writes to, so that there is something to give back
-# Each question takes a host of two emulated processors time from what it asks for. godwit answers while it plugs, QEMU
-# only afterwards; so with 2 ms godwit's plugging of huge pages, which are cleared meanwhile, took 2.5 s and not 1.6 s.
-POLL = 0.01
+# Each question takes a host of two emulated processors time from what it asks for, and godwit answers while it plugs, QEMU
+# only afterwards: asked every 2 ms, godwit's plugging of huge pages, which are cleared meanwhile, took 2.5 s, and every
+# 10 ms 1.9 s. So the questions become rarer: an answer is late by a sixteenth at most.
+POLL, POLL_PART = 0.005, 1 / 16
 # (name, backing, options of the start)
 VARIANTS = [("memfd, 1 vCPU", "memfd", {}), ("anon, 1 vCPU", "anon", {}),
             ("hugetlb, QEMU with prealloc", "hugetlb-2M", {"options": ("prealloc=on",)}),
@@ -22,11 +23,12 @@ VARIANTS = [("memfd, 1 vCPU", "memfd", {}), ("anon, 1 vCPU", "anon", {}),
 
 
 def wait_for(condition):
-    end = time.monotonic() + LIMIT
+    begin = time.monotonic()
     while not condition():
-        if time.monotonic() > end:
+        elapsed = time.monotonic() - begin
+        if elapsed > LIMIT:
             raise TimeoutError(f"not within {LIMIT} s")
-        time.sleep(POLL)
+        time.sleep(max(POLL, elapsed * POLL_PART))
 
 
 def plug(machine):

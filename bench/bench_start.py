@@ -46,7 +46,7 @@ def measure_start(context):
                 pair.sides[side].add(time_start(SIDES[side], context, **options, **more[side]))
         context.show(table.add(name, "s", pair))
     if counters.Histogram.available():
-        for name, options, theirs in (variants[0], variants[1], variants[3]):
+        for name, options, theirs in (variants[0], variants[3]):
             counts = [count_start(side, context, **options, **more) for side, more in zip(SIDES, ({}, theirs))]
             for what in counts[0]:
                 context.show(table.add_counts(f"{name}: {what}", counts, what))
