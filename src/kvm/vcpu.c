@@ -9,7 +9,8 @@
  * be lost.
  *
  * An exit for a read that user space answered is only complete when KVM runs again; before a thread
- * parks it enters once with immediate_exit set, which completes it and runs no guest code.
+ * parks it enters with immediate_exit set, which completes it and runs no guest code. That may end
+ * in another exit, for the second half of a wide access, which is handled likewise.
  *
  * The guest controls what it touches and executes, hence which handlers run with which addresses
  * and data.
@@ -205,7 +206,10 @@ static bool park(struct vcpu *vcpu)
 
 	/* Completes an exit that is half handled; runs no guest code. */
 	vcpu->run->immediate_exit = 1;
-	ioctl(vcpu->fd, KVM_RUN, 0);
+	while (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
+		handle_exit(vcpu);
+		vcpu->run->immediate_exit = 1;
+	}
 
 	pthread_mutex_lock(&all->lock);
 	vcpu->parked = true;
