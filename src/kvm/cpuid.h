@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/state.h"
 #include "kvm/vm.h"
 
 /*
@@ -41,5 +42,17 @@ struct error *kvm_cpuid_build(struct kvm_vm *vm, uint32_t cpu,
  */
 void kvm_cpuid_fit(struct kvm_cpuid2 *cpuid, uint32_t cpu, const struct kvm_cpu_topology *topology,
 		   uint32_t physical_bits);
+
+/*
+ * Whether a guest that saw the table @guest can go on where the table would be @host: an error names
+ * what the host lacks.
+ */
+struct error *kvm_cpuid_check(const struct kvm_cpuid2 *guest,
+			      const struct kvm_cpuid2 *host) MUST_CHECK;
+/*
+ * Visits *@cpuid. Loading replaces it (malloc) by the guest's own if kvm_cpuid_check accepts that
+ * for the host whose table it was.
+ */
+void kvm_cpuid_state(struct kvm_cpuid2 **cpuid, struct state *state);
 
 #endif

@@ -46,6 +46,7 @@ struct vcpu {
 	bool halted;   /* after a shutdown or an internal error, until a reset; under the lock */
 	uint64_t slots_seen; /* for kvm_absent_ops.emulation_failed */
 	struct cpu_state *power_on;
+	struct kvm_cpuid2 *cpuid; /* what the guest sees */
 	struct kvm_vcpu_statistics statistics;
 };
 
@@ -119,6 +120,7 @@ static bool inject_invalid_opcode(struct vcpu *vcpu)
 	if (ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) < 0)
 		return false;
 	events.exception.injected = 1;
+	events.exception.pending = 0;
 	events.exception.nr = EXCEPTION_UD;
 	events.exception.has_error_code = 0;
 	return ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) == 0;
@@ -320,6 +322,9 @@ void kvm_vcpus_pause(struct kvm_vcpus *vcpus)
 
 void kvm_vcpus_resume(struct kvm_vcpus *vcpus)
 {
+	/* Refused for a guest that does not use KVM's clock, which has no way to be told. */
+	for (uint32_t i = 0; i < vcpus->count; i++)
+		ioctl(vcpus->vcpus[i].fd, KVM_KVMCLOCK_CTRL, 0);
 	go_on(vcpus);
 }
 
@@ -339,7 +344,6 @@ void kvm_vcpus_release(struct kvm_vcpus *vcpus)
 static struct error *create_vcpu(struct kvm_vcpus *vcpus, uint32_t index)
 {
 	struct vcpu *vcpu = &vcpus->vcpus[index];
-	AUTO_FREE struct kvm_cpuid2 *cpuid = NULL;
 	char name[16];
 
 	vcpu->fd = ioctl(vcpus->vm->vm_fd, KVM_CREATE_VCPU, index);
@@ -351,8 +355,8 @@ static struct error *create_vcpu(struct kvm_vcpus *vcpus, uint32_t index)
 		vcpu->run = NULL;
 		return error_system(errno, "cannot map the run area of vCPU %u", index);
 	}
-	TRY(vcpus->options.cpuid(vcpus->options.cpuid_context, index, &cpuid));
-	if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0)
+	TRY(vcpus->options.cpuid(vcpus->options.cpuid_context, index, &vcpu->cpuid));
+	if (ioctl(vcpu->fd, KVM_SET_CPUID2, vcpu->cpuid) < 0)
 		return error_system(errno, "KVM refuses the features of vCPU %u", index);
 	TRY(cpu_state_capture(vcpus->vm->kvm_fd, vcpu->fd, &vcpu->power_on));
 	snprintf(name, sizeof(name), "vcpu%u", index);
@@ -413,6 +417,7 @@ void kvm_vcpus_destroy(struct kvm_vcpus *vcpus)
 			munmap(vcpu->run, vcpus->vm->run_size);
 		close_fd(&vcpu->fd);
 		cpu_state_free(vcpu->power_on);
+		free(vcpu->cpuid);
 	}
 	pthread_cond_destroy(&vcpus->changed);
 	pthread_mutex_destroy(&vcpus->lock);
@@ -439,6 +444,28 @@ struct error *kvm_vcpus_reset(struct kvm_vcpus *vcpus, const struct kvm_boot_sta
 	pthread_cond_broadcast(&vcpus->changed);
 	pthread_mutex_unlock(&vcpus->lock);
 	return NULL;
+}
+
+/* The thread is parked: what it does with `halted` and the descriptor stands still. */
+static void vcpu_state(void *context, struct state *state)
+{
+	struct vcpu *vcpu = context;
+	struct kvm_vm *vm = vcpu->all->vm;
+	struct cpu_access access = {.kvm_fd = vm->kvm_fd, .vm_fd = vm->vm_fd, .vcpu_fd = vcpu->fd};
+
+	pthread_mutex_lock(&vcpu->all->lock);
+	state_bool(state, "stopped for good", &vcpu->halted);
+	pthread_mutex_unlock(&vcpu->all->lock);
+	cpu_state_visit(&access, &vcpu->cpuid, state);
+}
+
+void kvm_vcpus_state_part(struct kvm_vcpus *vcpus, uint32_t index, struct state_part *part)
+{
+	*part = (struct state_part){.name = "cpu",
+				    .instance = index,
+				    .version = 1,
+				    .visit = vcpu_state,
+				    .context = &vcpus->vcpus[index]};
 }
 
 void kvm_vcpus_statistics(const struct kvm_vcpus *vcpus, uint32_t index,

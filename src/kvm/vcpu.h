@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/state.h"
 #include "kvm/vm.h"
 #include "memory/memory_map.h"
 
@@ -85,9 +86,16 @@ struct error *kvm_vcpus_reset(struct kvm_vcpus *vcpus,
 			      const struct kvm_boot_state *boot) MUST_CHECK;
 
 void kvm_vcpus_pause(struct kvm_vcpus *vcpus);
+/* Tells the guests' watchdogs that it was the host that held them up. */
 void kvm_vcpus_resume(struct kvm_vcpus *vcpus);
 void kvm_vcpus_hold(struct kvm_vcpus *vcpus);
 void kvm_vcpus_release(struct kvm_vcpus *vcpus);
+
+/*
+ * Fills @part, "cpu" number @index, for a visit while paused. What is loaded comes after all memory
+ * and devices; the processors have not run before.
+ */
+void kvm_vcpus_state_part(struct kvm_vcpus *vcpus, uint32_t index, struct state_part *part);
 
 struct kvm_vcpu_statistics {
 	uint64_t exits, pio_exits, mmio_exits, other_exits;

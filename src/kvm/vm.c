@@ -47,6 +47,7 @@ static struct error *open_kvm(struct kvm_vm *vm)
 	    {KVM_CAP_IRQFD, "interrupt descriptors (irqfd)"},
 	    {KVM_CAP_SIGNAL_MSI, "message-signalled interrupts"},
 	    {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
+	    {KVM_CAP_SREGS2, "control registers with page table pointers (Linux 5.14)"},
 	};
 
 	vm->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -70,8 +71,13 @@ static void enable_improvements(struct kvm_vm *vm)
 	struct kvm_enable_cap emulation = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args = {1}};
 	struct kvm_enable_cap quirks = {.cap = KVM_CAP_DISABLE_QUIRKS2,
 					.args = {QUIRK_SLOT_ZAP_ALL}};
+	struct kvm_enable_cap payload = {.cap = KVM_CAP_EXCEPTION_PAYLOAD, .args = {1}};
+	struct kvm_enable_cap triple_fault = {.cap = KVM_CAP_X86_TRIPLE_FAULT_EVENT, .args = {1}};
 	int known = ioctl(vm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_DISABLE_QUIRKS2);
 
+	/* An exception or triple fault that is on its way is then seen as such when saved. */
+	ioctl(vm->vm_fd, KVM_ENABLE_CAP, &payload);
+	ioctl(vm->vm_fd, KVM_ENABLE_CAP, &triple_fault);
 	vm->exits_on_emulation_failure = ioctl(vm->vm_fd, KVM_ENABLE_CAP, &emulation) == 0;
 	vm->slot_zap_partial = known > 0 && (known & QUIRK_SLOT_ZAP_ALL) &&
 			       ioctl(vm->vm_fd, KVM_ENABLE_CAP, &quirks) == 0;

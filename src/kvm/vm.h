@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/state.h"
 #include "kvm/io_bus.h"
 
 #define KVM_VM_MSI_ROUTES_MAX                                                                      \
@@ -32,6 +33,9 @@ struct kvm_vm {
 	pthread_mutex_t routing_lock; /* guards the table */
 	struct kvm_msi_routes *routes;
 	struct kvm_irqchip_state *power_on; /* of the interrupt controllers, for reset */
+
+	bool clock_stopped; /* main thread: the guest's clock stands at clock_ns */
+	uint64_t clock_ns;
 };
 
 /*
@@ -58,5 +62,22 @@ void kvm_vm_unbind_msi_fd(struct kvm_vm *vm, int fd, int route);
  * -errno. */
 int kvm_vm_add_doorbell(struct kvm_vm *vm, uint64_t address, bool pio, int fd);
 void kvm_vm_remove_doorbell(struct kvm_vm *vm, uint64_t address, bool pio, int fd);
+
+/*
+ * The guest's paravirtual clock (nanoseconds, monotonic) stands still from stop to start, so that a
+ * guest that was paused, or saved and loaded, sees no time in between. Both only while the vCPUs are
+ * paused, on the main thread; idempotent. The time of day is another matter: the real-time clock,
+ * and what a guest learns over the network, moves on.
+ */
+void kvm_vm_stop_clock(struct kvm_vm *vm);
+void kvm_vm_start_clock(struct kvm_vm *vm);
+
+/*
+ * The I/O APIC and the PICs; the clock, which must be stopped and is stopped after a load. Visited
+ * while the vCPUs are paused. MSI routes and doorbells are remade by the PCI functions; levels of
+ * interrupt lines are raised again by the devices that hold them, after the controllers are loaded.
+ */
+void kvm_vm_irqchip_part(struct kvm_vm *vm, struct state_part *part);
+void kvm_vm_clock_part(struct kvm_vm *vm, struct state_part *part);
 
 #endif
