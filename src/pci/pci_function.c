@@ -4,8 +4,8 @@
  * capabilities. MSI-X is in pci_msix.c.
  *
  * Runs on vCPU threads, under the host bridge's lock. The guest controls every offset and value
- * written; what a write may change is only what `writable` allows. Nothing fails after
- * construction.
+ * written; what a write may change is only what `writable` allows. After construction only loading
+ * fails: a file's bytes are those of a driver and may change no more than one.
  */
 #include "pci/pci_function.h"
 
@@ -223,4 +223,35 @@ void pci_function_reset(struct pci_function *function)
 	pci_msix_reset(function);
 	if (function->ops->reset)
 		function->ops->reset(function);
+}
+
+static void check_read_only(const struct pci_function *function, const uint8_t *config,
+			    struct state *state)
+{
+	for (uint32_t i = 0; i < PCI_CONFIG_SIZE; i++)
+		if (((config[i] ^ function->config[i]) & ~function->writable[i]) != 0) {
+			state_fail(
+			    state,
+			    error_new(0,
+				      "byte 0x%02x of the configuration space is 0x%02x, and "
+				      "here it is 0x%02x: the device is another one",
+				      i, config[i], function->config[i]));
+			return;
+		}
+}
+
+void pci_function_state(void *context, struct state *state)
+{
+	struct pci_function *function = context;
+	uint8_t config[PCI_CONFIG_SIZE];
+
+	memcpy(config, function->config, sizeof(config));
+	state_buffer(state, "config", config, sizeof(config));
+	if (state_loading(state) && !state_failed(state))
+		check_read_only(function, config, state);
+	pci_msix_state(function, state);
+	if (!state_loading(state) || state_failed(state))
+		return;
+	memcpy(function->config, config, sizeof(config));
+	update_all(function);
 }

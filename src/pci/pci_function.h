@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/state.h"
 
 #define PCI_CONFIG_SIZE	      256
 #define PCI_CONFIG_SPACE_SIZE 4096 /* extended (ECAM); bytes past 256 read as zeros */
@@ -154,6 +155,15 @@ void pci_function_set_bar_address(struct pci_function *function, int bar, uint64
 /* Back to the state after construction (bits a driver may change: 0), BAR addresses kept; then
  * ops->reset. */
 void pci_function_reset(struct pci_function *function);
+
+/*
+ * Visits the state of @function (a struct pci_function *; for struct state_part): configuration
+ * space, and with it BARs, interrupts and bus mastering, and the MSI-X table. Only while no vCPU
+ * runs and the function raises no interrupts; what loading changes, the host and the operations are
+ * told as if the driver had done it. Bytes that a driver cannot change must be what they are here.
+ * What the function keeps behind its BARs is another part of the machine's state.
+ */
+void pci_function_state(void *function, struct state *state);
 
 /* Interrupts the driver through MSI-X vector @vector (ignored if out of range); honours masks. Any
  * thread. */

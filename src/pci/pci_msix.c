@@ -312,6 +312,26 @@ void pci_msix_reset(struct pci_function *function)
 	}
 }
 
+void pci_msix_state(struct pci_function *function, struct state *state)
+{
+	state_same(state, "msix vectors", function->msix_vectors);
+	for (uint16_t i = 0; i < function->msix_vectors; i++) {
+		struct pci_msix_entry *entry = &function->msix[i];
+
+		pthread_mutex_lock(&entry->lock);
+		if (state_loading(state)) {
+			entry_unbind(function, entry);
+			entry->direct = false;
+		}
+		state_u64(state, "msix address", &entry->address);
+		state_check(state, !(entry->address & 3), "msix address", "is not aligned");
+		state_u32(state, "msix data", &entry->data);
+		state_bool(state, "msix masked", &entry->masked);
+		state_bool(state, "msix pending", &entry->pending);
+		pthread_mutex_unlock(&entry->lock);
+	}
+}
+
 void pci_msix_cleanup(struct pci_function *function)
 {
 	for (uint16_t i = 0; i < function->msix_vectors; i++) {
