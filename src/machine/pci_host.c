@@ -344,6 +344,20 @@ void pci_host_reset(struct pci_host *host)
 			pci_host_mark_multifunction(host, devfn);
 }
 
+struct pci_function *pci_host_function(struct pci_host *host, uint8_t devfn)
+{
+	return host->functions[devfn] ? host->functions[devfn]->function : NULL;
+}
+
+void pci_host_state(void *context, struct state *state)
+{
+	struct pci_host *host = context;
+	uint32_t address = __atomic_load_n(&host->config_address, __ATOMIC_RELAXED);
+
+	state_u32(state, "config address", &address); /* any: looked at when it is used */
+	__atomic_store_n(&host->config_address, address, __ATOMIC_RELAXED);
+}
+
 struct error *pci_host_create(const struct pci_host_options *options, struct pci_host **result)
 {
 	static const struct pci_function_ops bridge_ops = {0};

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/state.h"
 #include "kvm/io_bus.h"
 #include "kvm/vm.h"
 #include "pci/pci_function.h"
@@ -42,5 +43,10 @@ struct error *pci_host_add(struct pci_host *host, struct pci_function *function)
 void pci_host_remove(struct pci_host *host, struct pci_function *function);
 /* Resets all functions, BARs back in their first places. Only while the vCPUs are paused. */
 void pci_host_reset(struct pci_host *host);
+
+/* The function at @devfn (device * 8 + function; 0 is the bridge), or NULL. */
+struct pci_function *pci_host_function(struct pci_host *host, uint8_t devfn);
+/* Visits what is the bridge's own; the functions' states are theirs. Only while the vCPUs are paused. */
+void pci_host_state(void *host, struct state *state);
 
 #endif

@@ -39,6 +39,10 @@ enum {
 #define RTC_B_24_HOUR 0x02
 #define RTC_D_VALID   0x80
 #define RTC_HOUR_PM   0x80
+#define RTC_B_MASK    (RTC_B_SET | RTC_B_BINARY | RTC_B_24_HOUR)
+
+/* Seconds; more than the two digits of year and century, with any bits in them, can say. */
+#define RTC_OFFSET_MAX (1LL << 40)
 
 struct rtc {
 	struct io_bus *bus;
@@ -123,7 +127,7 @@ static void rtc_write_data(struct rtc *rtc, uint8_t value)
 			rtc_latch(rtc);
 		else if (!(value & RTC_B_SET))
 			rtc_apply(rtc);
-		rtc->bytes[RTC_B] = value & (RTC_B_SET | RTC_B_BINARY | RTC_B_24_HOUR);
+		rtc->bytes[RTC_B] = value & RTC_B_MASK;
 		break;
 	default:
 		if (rtc_is_time(rtc->index) && !setting)
@@ -201,4 +205,31 @@ void rtc_destroy(struct rtc *rtc)
 	io_bus_remove(rtc->bus, PLATFORM_RTC_PORT);
 	pthread_mutex_destroy(&rtc->lock);
 	free(rtc);
+}
+
+void rtc_state(void *context, struct state *state)
+{
+	struct rtc *rtc = context;
+	uint64_t offset;
+
+	pthread_mutex_lock(&rtc->lock);
+	offset = (uint64_t)rtc->offset;
+	state_u8(state, "index", &rtc->index);
+	state_check(state, rtc->index < RTC_SIZE, "index", "is not a register");
+	state_buffer(state, "bytes", rtc->bytes, sizeof(rtc->bytes));
+	state_check(state,
+		    rtc->bytes[RTC_A] == RTC_A_VALUE && !(rtc->bytes[RTC_B] & ~RTC_B_MASK) &&
+			!rtc->bytes[RTC_C] && rtc->bytes[RTC_D] == RTC_D_VALID,
+		    "bytes", "have control registers with bits that no clock has");
+	state_u64(state, "offset", &offset);
+	state_check(state, offset + RTC_OFFSET_MAX <= 2 * RTC_OFFSET_MAX, "offset",
+		    "is longer than a clock can be set");
+	/* A load that failed leaves a clock that can still be read and stopped. */
+	if (state_failed(state)) {
+		rtc->index %= RTC_SIZE;
+		offset = 0;
+	}
+	if (state_loading(state))
+		rtc->offset = (int64_t)offset;
+	pthread_mutex_unlock(&rtc->lock);
 }

@@ -8,6 +8,7 @@
 #define GODWIT_MACHINE_RTC_H
 
 #include "base/error.h"
+#include "base/state.h"
 #include "kvm/io_bus.h"
 
 struct rtc;
@@ -16,5 +17,7 @@ struct rtc;
 struct error *rtc_create(struct io_bus *bus, struct rtc **rtc) MUST_CHECK;
 /* No vCPU runs any more. Accepts NULL. */
 void rtc_destroy(struct rtc *rtc);
+/* Visits the registers and the clock's distance from the host's, by which the time of day goes on. */
+void rtc_state(void *rtc, struct state *state);
 
 #endif

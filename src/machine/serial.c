@@ -328,3 +328,37 @@ size_t serial_input(struct serial *serial, const uint8_t *data, size_t size)
 	pthread_mutex_unlock(&serial->lock);
 	return taken;
 }
+
+/* The registers that the guest writes, as it left them; the interrupt line follows from all. */
+void serial_state(void *context, struct state *state)
+{
+	struct serial *serial = context;
+	uint32_t count;
+
+	pthread_mutex_lock(&serial->lock);
+	state_u8(state, "ier", &serial->ier);
+	state_check(state, !(serial->ier & ~IER_MASK), "ier", "has bits that no register has");
+	state_u8(state, "fcr", &serial->fcr);
+	state_u8(state, "lcr", &serial->lcr);
+	state_u8(state, "mcr", &serial->mcr);
+	state_check(state, !(serial->mcr & ~MCR_MASK), "mcr", "has bits that no register has");
+	state_u8(state, "msr", &serial->msr);
+	state_u8(state, "scratch", &serial->scratch);
+	state_buffer(state, "divisor", serial->divisor, sizeof(serial->divisor));
+	state_bool(state, "overrun", &serial->overrun);
+	state_bool(state, "transmitter pending", &serial->transmitter_pending);
+	count = state_count(state, "fifo", serial->fifo_count, serial_fifo_size(serial));
+	if (state_loading(state)) {
+		serial->fifo_first = 0;
+		serial->fifo_count = count;
+	}
+	for (uint32_t i = 0; i < count; i++)
+		state_u8(state, "byte", &serial->fifo[(serial->fifo_first + i) % FIFO_SIZE]);
+	if (state_loading(state)) {
+		serial_update_line(serial);
+		/* There may be room now for input that came before the load. */
+		if (serial->fifo_count < serial_fifo_size(serial))
+			serial_want_input(serial);
+	}
+	pthread_mutex_unlock(&serial->lock);
+}

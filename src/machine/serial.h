@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/state.h"
 #include "kvm/io_bus.h"
 
 struct serial;
@@ -35,5 +36,10 @@ void serial_destroy(struct serial *serial);
 void serial_reset(struct serial *serial);
 /* Gives the guest bytes to receive; returns how many it had room for. Any thread. */
 size_t serial_input(struct serial *serial, const uint8_t *data, size_t size);
+/*
+ * Visits the registers and the input that the guest has not read. Loading raises the interrupt line
+ * anew where it was raised.
+ */
+void serial_state(void *serial, struct state *state);
 
 #endif
