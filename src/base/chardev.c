@@ -157,12 +157,13 @@ static void changed(struct chardev *chardev)
 		chardev->handlers->changed(chardev->context);
 }
 
-/* Room for input, less the byte that a Ctrl-A kept back may add. */
+/* Room for input, less the byte that a Ctrl-A kept back may add (and may have added). */
 static size_t input_space(struct chardev *chardev)
 {
 	if (chardev->input_start == chardev->input_end)
 		chardev->input_start = chardev->input_end = 0;
-	return CHARDEV_INPUT_SIZE - chardev->input_end - 1;
+	return chardev->input_end < CHARDEV_INPUT_SIZE ? CHARDEV_INPUT_SIZE - chardev->input_end - 1
+						       : 0;
 }
 
 /* Makes the loop watch for what we wait for now. */
