@@ -425,6 +425,27 @@ void chardev_set_receiving(struct chardev *chardev, bool receiving)
 	update_events(chardev);
 }
 
+void chardev_state(struct chardev *chardev, struct state *state)
+{
+	size_t kept = chardev->input_end - chardev->input_start;
+	uint8_t input[CHARDEV_INPUT_SIZE];
+	uint32_t count;
+
+	memcpy(input, chardev->input + chardev->input_start, kept);
+	count = state_count(state, "input", (uint32_t)kept, CHARDEV_INPUT_SIZE);
+	state_buffer(state, "input bytes", input, count);
+	if (!state_loading(state) || state_failed(state))
+		return;
+	/* Of a person who types at both machines the last keys may be lost. */
+	kept = MIN(kept, CHARDEV_INPUT_SIZE - count);
+	memmove(chardev->input + count, chardev->input + chardev->input_start, kept);
+	memcpy(chardev->input, input, count);
+	chardev->input_start = 0;
+	chardev->input_end = count + kept;
+	chardev->receiving = false;
+	update_events(chardev);
+}
+
 void chardev_set_escape_handler(struct chardev *chardev, event_callback handler, void *context)
 {
 	chardev->escape = handler;

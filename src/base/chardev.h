@@ -32,6 +32,7 @@
 
 #include "base/error.h"
 #include "base/event_loop.h"
+#include "base/state.h"
 
 #define CHARDEV_OUTPUT_SIZE (64 * 1024) /* bytes kept */
 #define CHARDEV_INPUT_SIZE  (4 * 1024)
@@ -75,6 +76,12 @@ void chardev_detach(struct chardev *chardev);
 void chardev_write(struct chardev *chardev, const void *data, size_t size);
 /* Stops input, or goes on with it; what is there already may arrive before this returns. */
 void chardev_set_receiving(struct chardev *chardev, bool receiving);
+
+/*
+ * The input that was read and that the receiver has not taken yet (base/state.h). When loading it
+ * comes before what was read here already, and is kept until receiving is set again.
+ */
+void chardev_state(struct chardev *chardev, struct state *state);
 
 /* Called on the loop's thread when a person asks to leave (Ctrl-A x). Set before attach. */
 void chardev_set_escape_handler(struct chardev *chardev, event_callback handler, void *context);
