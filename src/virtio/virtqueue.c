@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/state.h"
 #include "virtio/virtio_device.h"
 #include "virtio/virtqueue_ring.h"
 
@@ -79,6 +80,21 @@ static bool area_valid(const struct virtqueue *queue, uint64_t address, uint64_t
 	       is_aligned((uintptr_t)host, alignment);
 }
 
+static void negotiate(struct virtqueue *queue, struct memory_map *map, uint64_t features)
+{
+	queue->map = map;
+	queue->packed = features & VIRTIO_FEATURE(VIRTIO_F_RING_PACKED);
+	queue->event_idx = features & VIRTIO_FEATURE(VIRTIO_F_EVENT_IDX);
+	queue->indirect = features & VIRTIO_FEATURE(VIRTIO_F_INDIRECT_DESC);
+}
+
+static bool size_valid(const struct virtqueue *queue)
+{
+	uint16_t size = queue->layout.size;
+
+	return size && size <= queue->size_max && (queue->packed || is_power_of_two(size));
+}
+
 int virtqueue_enable(struct virtqueue *queue, struct memory_map *map, uint64_t features)
 {
 	const struct virtqueue_layout *layout = &queue->layout;
@@ -86,13 +102,9 @@ int virtqueue_enable(struct virtqueue *queue, struct memory_map *map, uint64_t f
 	bool valid;
 	int section;
 
-	queue->map = map;
-	queue->packed = features & VIRTIO_FEATURE(VIRTIO_F_RING_PACKED);
-	queue->event_idx = features & VIRTIO_FEATURE(VIRTIO_F_EVENT_IDX);
-	queue->indirect = features & VIRTIO_FEATURE(VIRTIO_F_INDIRECT_DESC);
+	negotiate(queue, map, features);
 	format = format_of(queue);
-	if (!layout->size || layout->size > queue->size_max ||
-	    (!queue->packed && !is_power_of_two(layout->size))) {
+	if (!size_valid(queue)) {
 		virtqueue_break(queue, "a queue has an invalid size");
 		return -EINVAL;
 	}
@@ -116,6 +128,67 @@ int virtqueue_enable(struct virtqueue *queue, struct memory_map *map, uint64_t f
 	queue->signalled_valid = true;
 	queue->enabled = true;
 	return 0;
+}
+
+static void layout_state(struct virtqueue *queue, struct state *state)
+{
+	const struct ring_format *format = format_of(queue);
+	struct virtqueue_layout *layout = &queue->layout;
+
+	state_u16(state, "size", &layout->size);
+	state_check(state, size_valid(queue), "size", "is not possible for this queue");
+	state_u64(state, "descriptors", &layout->descriptors);
+	state_check(state, is_aligned(layout->descriptors, DESCRIPTOR_SIZE), "descriptors",
+		    "is misaligned");
+	state_u64(state, "driver area", &layout->driver);
+	state_check(state, is_aligned(layout->driver, format->driver_alignment), "driver area",
+		    "is misaligned");
+	state_u64(state, "device area", &layout->device);
+	state_check(state, is_aligned(layout->device, format->device_alignment), "device area",
+		    "is misaligned");
+}
+
+/* A packed ring's positions are inside of it; those of a split one count freely. */
+static void position_state(const struct virtqueue *queue, const char *name, uint16_t *position,
+			   uint16_t mask, struct state *state)
+{
+	state_u16(state, name, position);
+	state_check(state, !queue->packed || (*position & mask) < queue->layout.size, name,
+		    "is outside the ring");
+}
+
+void virtqueue_state(struct virtqueue *queue, struct memory_map *map, uint64_t features,
+		     struct state *state)
+{
+	bool enabled = queue->enabled, dropped;
+
+	if (queue->in_flight) {
+		state_fail(state, error_new(EBUSY, "queue %u has %u requests in flight",
+					    queue->index, queue->in_flight));
+		return;
+	}
+	state_bool(state, "enabled", &enabled);
+	state_bool(state, "broken", &queue->broken);
+	if (!enabled)
+		return;
+	if (state_loading(state))
+		negotiate(queue, map, features);
+	layout_state(queue, state);
+	position_state(queue, "next available", &queue->next_avail, UINT16_MAX, state);
+	position_state(queue, "next used", &queue->next_used, UINT16_MAX, state);
+	state_bool(state, "available wrap", &queue->avail_wrap);
+	state_bool(state, "used wrap", &queue->used_wrap);
+	/* A malformed chain was dropped. */
+	dropped =
+	    queue->broken || (queue->owner && queue->owner->status & VIRTIO_STATUS_NEEDS_RESET);
+	state_check(state,
+		    dropped || (queue->next_avail == queue->next_used &&
+				queue->avail_wrap == queue->used_wrap),
+		    "used wrap", "or its position is not where the queue was drained to");
+	position_state(queue, "signalled used", &queue->signalled_used, INT16_MAX, state);
+	state_bool(state, "signalled valid", &queue->signalled_valid);
+	if (state_loading(state))
+		queue->enabled = !state_failed(state);
 }
 
 const char *chain_add_buffer(const struct virtqueue *queue, struct virtqueue_chain *chain,

@@ -26,6 +26,7 @@
 
 #define VIRTQUEUE_SIZE_MAX 1024
 
+struct state;
 struct virtio_device;
 
 /* What the driver set up; written by the transport before the queue is enabled. */
@@ -90,6 +91,14 @@ void virtqueue_reset(struct virtqueue *queue);
  * memory. 0 or -EINVAL (the queue is then broken).
  */
 int virtqueue_enable(struct virtqueue *queue, struct memory_map *map, uint64_t features) MUST_CHECK;
+
+/*
+ * The ring's place and positions (base/state.h), on a queue without a chain in flight; what is
+ * loaded is checked by the rules of virtqueue_enable, but for the memory at the addresses, which is
+ * looked at when the queue is used. @map and @features are for a load.
+ */
+void virtqueue_state(struct virtqueue *queue, struct memory_map *map, uint64_t features,
+		     struct state *state);
 
 /* Takes the next chain. 1: *chain is filled; 0: nothing available; -EINVAL: broken. */
 int virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain) MUST_CHECK;
