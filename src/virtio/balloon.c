@@ -346,9 +346,10 @@ static void config_write(struct virtio_device *device, uint32_t offset, const vo
 		write_field(balloon->poison, CONFIG_POISON, offset, data, size);
 }
 
-static void activate(struct virtio_device *device)
+/* Works out what follows from the features, the queues and the poison. */
+static void configure(struct virtio_balloon *balloon)
 {
-	struct virtio_balloon *balloon = balloon_of(device);
+	const struct virtio_device *device = &balloon->device;
 	int first = virtio_device_has(device, F_STATS_VQ) ? QUEUE_STATISTICS + 1 : QUEUE_STATISTICS;
 
 	balloon->keep_reported =
@@ -359,6 +360,11 @@ static void activate(struct virtio_device *device)
 			balloon->reporting_queue = i;
 	if (balloon->interval_ns)
 		event_timer_arm(balloon->poll, balloon->interval_ns);
+}
+
+static void activate(struct virtio_device *device)
+{
+	configure(balloon_of(device));
 }
 
 static void quiesce(struct virtio_device *device)
@@ -384,6 +390,55 @@ static void reset(struct virtio_device *device)
 	pthread_mutex_lock(&balloon->lock);
 	balloon->statistics = (struct virtio_balloon_statistics){0};
 	pthread_mutex_unlock(&balloon->lock);
+}
+
+/* Statistics age with the clock, which differs from one machine to the next. */
+static void statistics_state(struct virtio_balloon *balloon, struct state *state)
+{
+	struct virtio_balloon_statistics statistics;
+	int64_t now = clock_monotonic_ns();
+	bool reported;
+	uint64_t age;
+
+	virtio_balloon_statistics(&balloon->device, &statistics);
+	reported = statistics.updated_ns;
+	state_bool(state, "statistics reported", &reported);
+	if (!reported)
+		return;
+	age = (uint64_t)(now - statistics.updated_ns);
+	state_u64(state, "statistics age", &age);
+	state_u32(state, "statistics present", &statistics.present);
+	state_check(state, !(statistics.present >> BALLOON_STATISTICS), "statistics present",
+		    "has unknown bits");
+	for (int i = 0; i < BALLOON_STATISTICS; i++)
+		state_u64(state, "statistic", &statistics.value[i]);
+	if (!state_loading(state))
+		return;
+	statistics.updated_ns = age < (uint64_t)now ? now - (int64_t)age : 1;
+	pthread_mutex_lock(&balloon->lock);
+	balloon->statistics = statistics;
+	pthread_mutex_unlock(&balloon->lock);
+}
+
+static void visit_state(struct virtio_device *device, struct state *state)
+{
+	struct virtio_balloon *balloon = balloon_of(device);
+	uint32_t interval_ms = (uint32_t)(balloon->interval_ns / NS_PER_MS);
+	uint32_t target = balloon->target, actual = balloon->actual;
+
+	state_u32(state, "target", &target);
+	state_u32(state, "actual", &actual);
+	state_buffer(state, "poison", balloon->poison, sizeof(balloon->poison));
+	state_u32(state, "interval", &interval_ms);
+	state_bool(state, "statistics held", &balloon->statistics_held);
+	statistics_state(balloon, state);
+	if (!state_loading(state) || state_failed(state))
+		return;
+	__atomic_store_n(&balloon->target, target, __ATOMIC_RELAXED);
+	__atomic_store_n(&balloon->actual, actual, __ATOMIC_RELAXED);
+	balloon->interval_ns = interval_ms * NS_PER_MS;
+	if (device->active)
+		configure(balloon);
 }
 
 static json_t *describe_count(const struct memory_discard_count *count)
@@ -476,7 +531,8 @@ struct error *virtio_balloon_create(const char *text, struct virtio_device **dev
 	balloon = calloc(1, sizeof(*balloon));
 	if (!balloon)
 		return error_system(ENOMEM, "balloon '%s'", parsed.id);
-	error = virtio_device_init(&balloon->device, &balloon_ops, parsed.id, QUEUES, QUEUE_SIZE);
+	error = virtio_device_init(&balloon->device, &balloon_ops, visit_state, parsed.id, QUEUES,
+				   QUEUE_SIZE);
 	if (error) {
 		free(balloon);
 		return error;

@@ -181,6 +181,31 @@ static void reset(struct virtio_device *device)
 	blk->writeback = !blk->write_through_option;
 }
 
+/* What the guest believes of the disk must hold for the one that it comes back to. */
+static void visit_state(struct virtio_device *device, struct state *state)
+{
+	struct virtio_blk *blk = blk_of(device);
+	struct blk_disk *disk = &blk->disk;
+	bool sync_failed = __atomic_load_n(&disk->sync_failed, __ATOMIC_RELAXED);
+	char serial[BLK_ID_SIZE];
+
+	state_same(state, "sectors", disk->file.sectors);
+	state_same(state, "block size", disk->file.block_size);
+	state_same(state, "read-only", disk->file.readonly);
+	memcpy(serial, disk->limits.id, sizeof(serial));
+	state_buffer(state, "serial", serial, sizeof(serial));
+	state_check(state, memcmp(serial, disk->limits.id, sizeof(serial)) == 0, "serial",
+		    "is not that of this disk");
+	state_bool(state, "writeback", &blk->writeback);
+	state_bool(state, "flush failed", &sync_failed);
+	if (!state_loading(state) || state_failed(state))
+		return;
+	/* Whoever answers the guest's next flush: data that it wrote was lost. */
+	__atomic_store_n(&disk->sync_failed, sync_failed, __ATOMIC_RELAXED);
+	blk->writeback = blk->writeback && !blk->write_through_option;
+	update_write_through(blk, device->driver_features);
+}
+
 static json_int_t total(const struct virtio_blk *blk, enum blk_counter counter)
 {
 	uint64_t sum = 0;
@@ -364,8 +389,8 @@ static struct error *create_queues(struct virtio_blk *blk)
 static struct error *create(struct virtio_blk *blk, const struct blk_options *options)
 {
 	TRY(create_disk(&blk->disk, options));
-	TRY(virtio_device_init(&blk->device, &blk_ops, options->id, (uint16_t)options->queues,
-			       BLK_QUEUE_SIZE));
+	TRY(virtio_device_init(&blk->device, &blk_ops, visit_state, options->id,
+			       (uint16_t)options->queues, BLK_QUEUE_SIZE));
 	blk->initialised = true;
 	TRY(offer_features(blk, options));
 	return create_queues(blk);

@@ -144,6 +144,22 @@ static void no_work(struct virtio_device *device)
 {
 }
 
+/* The terminal here may have another size than the one that the driver knows. */
+static void visit_state(struct virtio_device *device, struct state *state)
+{
+	struct virtio_console *console = from_device(device);
+	uint16_t columns = 0, rows = 0, old_columns, old_rows;
+
+	chardev_terminal_size(console->backend, &columns, &rows);
+	old_columns = columns;
+	old_rows = rows;
+	state_u16(state, "columns", &old_columns);
+	state_u16(state, "rows", &old_rows);
+	if (old_columns != columns || old_rows != rows)
+		__atomic_fetch_add(&device->config_generation, 1, __ATOMIC_RELEASE);
+	chardev_state(console->backend, state);
+}
+
 static void describe(struct virtio_device *device, json_t *object)
 {
 	const struct virtio_console *console = from_device(device);
@@ -188,7 +204,8 @@ struct error *virtio_console_create(const char *id, struct chardev *backend,
 		chardev_destroy(backend);
 		return error_system(ENOMEM, "virtio-console '%s'", id);
 	}
-	error = virtio_device_init(&console->device, &console_ops, id, QUEUE_COUNT, QUEUE_SIZE);
+	error = virtio_device_init(&console->device, &console_ops, visit_state, id, QUEUE_COUNT,
+				   QUEUE_SIZE);
 	if (error) {
 		chardev_destroy(backend);
 		free(console);

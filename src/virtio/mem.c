@@ -256,7 +256,7 @@ static enum response_type unplug_all(struct virtio_mem *mem)
 	return RESPONSE_ACK;
 }
 
-static enum response_type state(struct virtio_mem *mem, uint64_t address, uint16_t blocks,
+static enum response_type query(struct virtio_mem *mem, uint64_t address, uint16_t blocks,
 				enum block_state *result)
 {
 	uint64_t offset, size;
@@ -292,7 +292,7 @@ static bool execute(struct virtio_mem *mem, const uint8_t request[REQUEST_SIZE],
 		type = unplug_all(mem);
 		break;
 	case REQUEST_STATE:
-		type = state(mem, address, blocks, &block_state);
+		type = query(mem, address, blocks, &block_state);
 		break;
 	default:
 		return false;
@@ -432,6 +432,99 @@ static void mem_resume(struct virtio_device *device)
 		virtio_device_config_changed(device);
 }
 
+/* Plugs the blocks of @plugged, which is read from a state. */
+static void plug_loaded(struct virtio_mem *mem, const uint64_t *plugged, struct state *state)
+{
+	const struct memory_region *region = mem->region;
+	size_t blocks = region->size / mem->block_size, first = 0;
+
+	while ((first = bitmap_next_set(plugged, first, blocks)) < blocks) {
+		size_t end = bitmap_next_clear(plugged, first, blocks);
+		uint64_t size = (end - first) * mem->block_size;
+		char text[SIZE_TEXT_MAX], total[SIZE_TEXT_MAX];
+
+		if (memory_region_plug(mem->device.map, mem->region, first * mem->block_size,
+				       size)) {
+			size_format(size, text);
+			size_format(bitmap_count_range(plugged, 0, blocks) * mem->block_size,
+				    total);
+			state_fail(state,
+				   error_new(ENOMEM,
+					     "elastic memory '%s': the host has no room for %s of "
+					     "the %s that were plugged; free memory (or enlarge "
+					     "the pool of huge pages) and try again",
+					     mem->device.id, text, total));
+			return;
+		}
+		pthread_mutex_lock(&mem->lock);
+		mem->plugged += size;
+		pthread_mutex_unlock(&mem->lock);
+		first = end;
+	}
+}
+
+/* The sizes that the driver knows; the machine may ask for another one afterwards. */
+static void sizes_state(struct virtio_mem *mem, struct state *state)
+{
+	uint64_t requested = mem->requested, usable = mem->usable;
+
+	state_same(state, "block size", mem->block_size);
+	state_same(state, "region size", mem->region->size);
+	state_same(state, "address", mem->region->address);
+	state_same(state, "node", mem->node);
+	state_u64(state, "requested", &requested);
+	state_check(state, requested <= mem->region->size && is_aligned(requested, mem->block_size),
+		    "requested", "is not a possible size");
+	state_u64(state, "usable", &usable);
+	state_check(state, usable <= mem->region->size && is_aligned(usable, mem->block_size),
+		    "usable", "is not a possible size");
+	state_bool(state, "host busy", &mem->host_busy);
+	state_bool(state, "configuration changed", &mem->config_dirty);
+	if (!state_loading(state) || state_failed(state))
+		return;
+	mem->requested = requested;
+	mem->usable = usable;
+	grow_usable(mem);
+}
+
+/*
+ * The blocks that are plugged, and plugged they are when this has loaded them: memory's content is
+ * loaded after it.
+ */
+static void mem_state(struct virtio_device *device, struct state *state)
+{
+	struct virtio_mem *mem = mem_of(device);
+	size_t blocks = mem->region->size / mem->block_size;
+	AUTO_FREE uint64_t *plugged = NULL;
+
+	pthread_mutex_lock(&mem->lock);
+	sizes_state(mem, state);
+	pthread_mutex_unlock(&mem->lock);
+	if (!state_loading(state)) {
+		state_bitmap(state, "plugged", mem->region->plugged, blocks);
+		return;
+	}
+	plugged = bitmap_create(blocks);
+	if (!plugged || mem->plugged) {
+		state_fail(state, error_new(plugged ? EBUSY : ENOMEM, "elastic memory '%s': %s",
+					    device->id,
+					    plugged ? "blocks are plugged already"
+						    : "no memory for its map of blocks"));
+		return;
+	}
+	state_bitmap(state, "plugged", plugged, blocks);
+	if (!state_check(state,
+			 bitmap_next_set(plugged, mem->usable / mem->block_size, blocks) == blocks,
+			 "plugged", "has blocks outside of the usable part"))
+		return;
+	plug_loaded(mem, plugged, state);
+	pthread_mutex_lock(&mem->lock);
+	mem->driver = device->active;
+	mem->last_heard_ns = clock_monotonic_ns();
+	pthread_mutex_unlock(&mem->lock);
+	review(mem);
+}
+
 static void mem_describe(struct virtio_device *device, json_t *object)
 {
 	struct virtio_mem_status status;
@@ -495,7 +588,7 @@ struct error *virtio_mem_create(const struct virtio_mem_options *options, struct
 
 	if (!mem)
 		return error_system(ENOMEM, "elastic memory '%s'", options->id);
-	error = virtio_device_init(&mem->device, &mem_ops, options->id, 1, QUEUE_SIZE);
+	error = virtio_device_init(&mem->device, &mem_ops, mem_state, options->id, 1, QUEUE_SIZE);
 	if (error) {
 		free(mem);
 		return error;

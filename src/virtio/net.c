@@ -9,7 +9,8 @@
  * VQ_PAIRS_SET, which such a driver cannot send, calls other loops.
  *
  * Receive filters are the kernel's (TUNSETTXFILTER): unwanted frames never reach us. VLAN filters,
- * the extra receive modes and announcements are not offered.
+ * the extra receive modes and announcements by the guest are not offered: after a load the device
+ * announces the guest itself.
  *
  * What can fail after creation: ioctls on an interface that was deleted, which takes the link down.
  * The guest controls the control commands; each is answered OK or ERR, and one without room for the
@@ -25,6 +26,7 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/options.h"
+#include "virtio/net_announce.h"
 #include "virtio/net_control.h"
 #include "virtio/net_pair.h"
 
@@ -58,6 +60,8 @@ struct virtio_net {
 	struct iovec control_iov[NET_IOV_MAX];
 	pthread_mutex_t lock; /* guards `control`, see above */
 	struct net_control control;
+	struct net_announce announce;
+	bool announce_due; /* a state was loaded, and the device not resumed since */
 };
 
 static struct virtio_net *net_of(struct virtio_device *device)
@@ -320,6 +324,8 @@ static void net_reset(struct virtio_device *device)
 
 	/* Also waits for a control command on the loop of pair 1. */
 	call_pairs(net, reset_on_loop);
+	net_announce_stop(&net->announce);
+	net->announce_due = false;
 	use_pairs(net, net->control.pairs, 1);
 	if (device->active)
 		reset_control(net, 0);
@@ -328,11 +334,79 @@ static void net_reset(struct virtio_device *device)
 static void net_quiesce(struct virtio_device *device)
 {
 	call_pairs(net_of(device), stop_on_loop);
+	net_announce_stop(&net_of(device)->announce);
 }
 
 static void net_resume(struct virtio_device *device)
 {
-	start_pairs(net_of(device));
+	struct virtio_net *net = net_of(device);
+
+	start_pairs(net);
+	if (net->announce_due)
+		net_announce_start(&net->announce, net->control.mac);
+	net->announce_due = false;
+}
+
+struct pair_state_call {
+	struct net_pair *pair;
+	struct state *state;
+};
+
+static void pair_state_on_loop(void *context)
+{
+	const struct pair_state_call *call = context;
+
+	net_pair_state(call->pair, call->state);
+}
+
+/* Makes the interface follow @next, which was loaded. */
+static void load_control(struct virtio_net *net, const struct net_control *next,
+			 struct state *state)
+{
+	int result;
+
+	if (!use_pairs(net, net->control.pairs, next->pairs)) {
+		state_fail(state, error_new(EIO, "the interface '%s' has no %u queues",
+					    net->tap.name, next->pairs));
+		return;
+	}
+	result = tap_set_offloads(&net->tap, net_tap_offloads(next->offloads));
+	if (result)
+		state_fail(state,
+			   error_system(-result, "the offloads of interface '%s'", net->tap.name));
+	pthread_mutex_lock(&net->lock);
+	apply_filter(net, next);
+	net->control = *next;
+	pthread_mutex_unlock(&net->lock);
+}
+
+/*
+ * The address that the driver knows goes with the state: without mac= another name of the machine
+ * would make it another one.
+ */
+static void net_state(struct virtio_device *device, struct state *state)
+{
+	struct virtio_net *net = net_of(device);
+	struct net_control control = net->control;
+	bool link_up = net->link_up;
+
+	state_buffer(state, "own mac", net->mac, sizeof(net->mac));
+	state_check(state, !(net->mac[0] & 1), "own mac", "is no unicast address");
+	state_same(state, "mtu", net->mtu);
+	state_bool(state, "link", &link_up);
+	net_control_state(&control, device->active ? device->driver_features : 0, net->pair_count,
+			  state);
+	if (state_loading(state) && !state_failed(state)) {
+		load_control(net, &control, state);
+		net->announce_due = device->active;
+		if (link_up != net->link_up)
+			__atomic_fetch_add(&device->config_generation, 1, __ATOMIC_RELEASE);
+	}
+	for (uint16_t i = 0; i < net->pair_count; i++) {
+		struct pair_state_call call = {.pair = &net->pairs[i], .state = state};
+
+		event_loop_call(call.pair->loop, pair_state_on_loop, &call);
+	}
 }
 
 static void net_describe(struct virtio_device *device, json_t *object)
@@ -372,6 +446,7 @@ static void net_destroy(struct virtio_device *device)
 	for (uint16_t i = 0; net->pairs && i < net->pair_count; i++)
 		net_pair_cleanup(&net->pairs[i]);
 	free(net->pairs);
+	net_announce_cleanup(&net->announce);
 	virtio_device_cleanup(device);
 	for (uint16_t i = 0; i < TAP_QUEUES_MAX; i++)
 		event_loop_destroy(net->loops[i]);
@@ -461,6 +536,7 @@ static struct error *create_pairs(struct virtio_net *net)
 		TRY(net_pair_init(&net->pairs[i], &net->device, &queues[0].ring, &queues[1].ring,
 				  queues[0].loop, net->tap.fds[i], back_end_lost, net));
 	}
+	TRY(net_announce_init(&net->announce, net->device.loop, net->tap.fds[0]));
 	TRY(net_pair_attach(&net->pairs[0]));
 	for (uint16_t i = 1; i < net->pair_count; i++) {
 		int result = tap_attach_queue(&net->tap, i, false);
@@ -496,8 +572,8 @@ struct error *virtio_net_create_on_tap(const struct virtio_net_options *options,
 	net->pair_count = net->tap.queue_count;
 	net->own_loops = net->pair_count > 1 && !options->on_device_loop;
 	net_control_reset(&net->control, net->mac, 0);
-	error = virtio_device_init(&net->device, &net_ops, options->id, 2 * net->pair_count + 1,
-				   NET_QUEUE_SIZE);
+	error = virtio_device_init(&net->device, &net_ops, net_state, options->id,
+				   2 * net->pair_count + 1, NET_QUEUE_SIZE);
 	if (error) {
 		tap_close(&net->tap);
 		free(net);

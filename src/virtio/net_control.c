@@ -93,14 +93,18 @@ static bool set_mac_table(struct net_control *control, const struct virtqueue_ch
 	return read_table(control, chain, &offset, &control->multicast_overflow);
 }
 
-static bool set_mac(struct net_control *control, const struct virtqueue_chain *chain)
+static bool unicast(const uint8_t mac[6])
 {
 	static const uint8_t none[6];
+
+	return !(mac[0] & 1) && memcmp(mac, none, 6) != 0;
+}
+
+static bool set_mac(struct net_control *control, const struct virtqueue_chain *chain)
+{
 	uint8_t mac[6];
 
-	if (!virtqueue_chain_read(chain, DATA, mac, sizeof(mac)))
-		return false;
-	if (mac[0] & 1 || memcmp(mac, none, sizeof(mac)) == 0)
+	if (!virtqueue_chain_read(chain, DATA, mac, sizeof(mac)) || !unicast(mac))
 		return false;
 	memcpy(control->mac, mac, sizeof(mac));
 	return true;
@@ -160,6 +164,46 @@ bool net_control_execute(struct net_control *control, uint64_t features, uint16_
 	default: /* CLASS_VLAN and CLASS_ANNOUNCE belong to features that are not offered */
 		return false;
 	}
+}
+
+static void filter_state(struct net_control *control, struct state *state)
+{
+	uint32_t unicasts, count;
+
+	state_bool(state, "promiscuous", &control->promiscuous);
+	state_bool(state, "all multicast", &control->all_multicast);
+	state_bool(state, "unicast overflow", &control->unicast_overflow);
+	state_bool(state, "multicast overflow", &control->multicast_overflow);
+	unicasts =
+	    state_count(state, "unicast addresses", control->unicast_count, NET_CONTROL_MACS);
+	count = state_count(state, "addresses", control->mac_count, NET_CONTROL_MACS);
+	state_check(state, unicasts <= count, "addresses", "is less than the unicast ones");
+	state_buffer(state, "address table", control->macs, (size_t)count * 6);
+	if (!state_loading(state))
+		return;
+	control->unicast_count = (uint16_t)unicasts;
+	control->mac_count = (uint16_t)count;
+}
+
+void net_control_state(struct net_control *control, uint64_t features, uint16_t pairs_max,
+		       struct state *state)
+{
+	uint64_t offloads = features & NET_GUEST_OFFLOADS;
+
+	state_buffer(state, "mac", control->mac, sizeof(control->mac));
+	state_check(state, unicast(control->mac), "mac", "is no unicast address");
+	filter_state(control, state);
+	state_u64(state, "offloads", &control->offloads);
+	state_check(
+	    state,
+	    !(control->offloads & ~offloads) && net_features_valid(control->offloads) &&
+		(control->offloads == offloads || negotiated(features, NET_F_CTRL_GUEST_OFFLOADS)),
+	    "offloads", "are not possible with what was negotiated");
+	state_u16(state, "pairs", &control->pairs);
+	state_check(state,
+		    control->pairs == 1 || (control->pairs && control->pairs <= pairs_max &&
+					    negotiated(features, NET_F_MQ)),
+		    "pairs", "are more than there can be");
 }
 
 uint16_t net_control_filter(const struct net_control *control,

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/state.h"
 #include "virtio/virtqueue.h"
 
 #define NET_CONTROL_OK	0
@@ -50,6 +51,13 @@ void net_control_reset(struct net_control *control, const uint8_t mac[6], uint64
  */
 bool net_control_execute(struct net_control *control, uint64_t features, uint16_t pairs_max,
 			 const struct virtqueue_chain *chain, unsigned int *changed);
+
+/*
+ * The state (base/state.h) of a device with @features negotiated and @pairs_max pairs offered. What
+ * is loaded is what commands can have brought about.
+ */
+void net_control_state(struct net_control *control, uint64_t features, uint16_t pairs_max,
+		       struct state *state);
 
 /*
  * The addresses that the interface should let through, unicast first, into @macs; returns how many.

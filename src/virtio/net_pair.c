@@ -474,6 +474,18 @@ void net_pair_flush(struct net_pair *pair)
 	pair->held = 0;
 }
 
+void net_pair_state(struct net_pair *pair, struct state *state)
+{
+	uint32_t held = state_count(state, "waiting packet", (uint32_t)pair->held, PACKET_SIZE);
+
+	state_check(state, !held || held >= NET_HEADER_SIZE + NET_FRAME_MIN, "waiting packet",
+		    "is shorter than a frame");
+	state_check(state, !held || pair->source, "waiting packet", "is of a pair not in use");
+	state_buffer(state, "packet", pair->packet, held);
+	if (state_loading(state))
+		pair->held = state_failed(state) ? 0 : held;
+}
+
 void net_pair_add_counters(const struct net_pair *pair, struct net_counters *sum)
 {
 	const struct net_counters *from = &pair->counters;

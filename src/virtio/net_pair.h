@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/event_loop.h"
+#include "base/state.h"
 #include "virtio/net_header.h"
 #include "virtio/virtio_device.h"
 
@@ -77,6 +78,12 @@ void net_pair_start(struct net_pair *pair, uint64_t features);
 void net_pair_stop(struct net_pair *pair);
 /* Drops a packet that waits for buffers. */
 void net_pair_flush(struct net_pair *pair);
+
+/*
+ * The packet that waits for buffers (base/state.h), if any; the pair is stopped. Loading one makes
+ * an attached pair hold it.
+ */
+void net_pair_state(struct net_pair *pair, struct state *state);
 
 /* The doorbells. */
 void net_pair_notify_rx(struct net_pair *pair);

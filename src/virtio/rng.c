@@ -76,6 +76,11 @@ static void queue_notify(struct virtio_device *device, uint16_t index)
 	} while (virtio_device_running(device) && virtqueue_notifications(ring, true));
 }
 
+/* A generator has no state that a guest could miss. */
+static void visit_state(struct virtio_device *device, struct state *state)
+{
+}
+
 /* Nothing is in flight between events, so there is nothing to do for these. */
 static void no_work(struct virtio_device *device)
 {
@@ -112,7 +117,7 @@ struct error *virtio_rng_create(const char *id, struct virtio_device **device)
 
 	if (!rng)
 		return error_system(ENOMEM, "virtio-rng '%s'", id);
-	error = virtio_device_init(&rng->device, &rng_ops, id, 1, QUEUE_SIZE);
+	error = virtio_device_init(&rng->device, &rng_ops, visit_state, id, 1, QUEUE_SIZE);
 	if (error) {
 		free(rng);
 		return error;

@@ -34,11 +34,12 @@ static uint8_t get_status(const struct virtio_device *device)
 }
 
 struct error *virtio_device_init(struct virtio_device *device, const struct virtio_device_ops *ops,
+				 void (*state)(struct virtio_device *device, struct state *state),
 				 const char *id, uint16_t queue_count, uint16_t queue_size)
 {
 	struct error *error;
 
-	*device = (struct virtio_device){.ops = ops, .features = OFFERED_ALWAYS};
+	*device = (struct virtio_device){.ops = ops, .state = state, .features = OFFERED_ALWAYS};
 	snprintf(device->id, sizeof(device->id), "%s", id);
 	device->queues = calloc(queue_count, sizeof(*device->queues));
 	if (!device->queues)
@@ -127,6 +128,7 @@ static void device_reset(struct virtio_device *device)
 	__atomic_store_n(&device->status, 0, __ATOMIC_RELEASE);
 	device->ops->reset(device);
 	device->active = false;
+	device->loaded = false;
 	for (uint16_t i = 0; i < device->queue_count; i++)
 		virtqueue_reset(&device->queues[i].ring);
 	device->driver_features = 0;
@@ -242,6 +244,25 @@ static void notify_on_loop(void *context)
 	virtio_device_notify_queue(request->device, request->queue);
 }
 
+/*
+ * What the device told the driver just before it was saved may have got lost on the way into the
+ * processors that were saved; a driver expects interrupts that mean nothing (section 2.9).
+ */
+static void interrupt_again(struct virtio_device *device)
+{
+	if (!device->loaded)
+		return;
+	device->loaded = false;
+	if (!(get_status(device) & VIRTIO_STATUS_DRIVER_OK) || !device->transport_ops)
+		return;
+	for (uint16_t i = 0; i < device->queue_count; i++)
+		if (device->queues[i].ring.enabled)
+			device->transport_ops->interrupt_queue(device->transport, i);
+	/* Not where nothing ever changed: Linux logs the size of a disk each time. */
+	if (device->config_generation || get_status(device) & VIRTIO_STATUS_NEEDS_RESET)
+		interrupt_config(device);
+}
+
 static void resume_on_loop(void *context)
 {
 	struct loop_request *request = context;
@@ -261,6 +282,7 @@ static void resume_on_loop(void *context)
 		request->queue = i;
 		event_loop_call(device->queues[i].loop, notify_on_loop, request);
 	}
+	interrupt_again(device);
 }
 
 void virtio_device_quiesce(struct virtio_device *device)

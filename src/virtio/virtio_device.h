@@ -23,6 +23,7 @@
 #include "base/error.h"
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "base/state.h"
 #include "memory/memory_map.h"
 #include "virtio/virtqueue.h"
 
@@ -100,6 +101,12 @@ struct virtio_queue {
 struct virtio_transport_ops {
 	void (*interrupt_queue)(void *transport, uint16_t queue);
 	void (*interrupt_config)(void *transport);
+	/*
+	 * The transport's part of virtio_device_state_part, behind that of the device; on the
+	 * caller's thread, the device is quiesced. After a load the doorbells of a device with
+	 * DRIVER_OK work. NULL: it has none.
+	 */
+	void (*state)(void *transport, struct state *state);
 };
 
 struct virtio_device {
@@ -115,7 +122,10 @@ struct virtio_device {
 	uint16_t queue_count;
 	bool quiesced; /* by whom: quiesce_reasons, private to virtio_device.c */
 	uint8_t quiesce_reasons;
-	bool active;	      /* ops->activate was called since the last reset */
+	bool active; /* ops->activate was called since the last reset */
+	bool loaded; /* with a state, and not resumed since; private to virtio_device*.c */
+	/* See virtio_device_init. */
+	void (*state)(struct virtio_device *device, struct state *state);
 	pthread_mutex_t lock; /* guards the next three */
 	uint64_t violations;  /* how often the guest misbehaved, since start */
 	char last_violation[96];
@@ -128,10 +138,20 @@ struct virtio_device {
  * For a device's constructor: fills the common part, allocates @queue_count queues of @queue_size
  * and the loop. Offers VERSION_1, INDIRECT_DESC, EVENT_IDX and RING_PACKED. Undone by
  * virtio_device_cleanup.
+ *
+ * @state visits the device's own state (base/state.h): what the driver's commands and
+ * configuration writes, and the machine's requests, have made of it. It is an argument and not one
+ * of the operations so that a device without it does not compile. It runs on the device's loop
+ * while the device is quiesced. When it loads, the device is as it was created, except that status,
+ * features and queues are loaded; if @device->active is set it has to become what it is after
+ * activate and quiesce, for `resume` comes next. A configuration that is not the one the driver has
+ * seen counts config_generation up: the driver is told when the device resumes. A load that fails
+ * ends with `reset`.
  */
 struct error *virtio_device_init(struct virtio_device *device, const struct virtio_device_ops *ops,
+				 void (*state)(struct virtio_device *device, struct state *state),
 				 const char *id, uint16_t queue_count,
-				 uint16_t queue_size) MUST_CHECK;
+				 uint16_t queue_size) MUST_CHECK __attribute__((nonnull(3)));
 /* Releases what virtio_device_init made; the loop's thread is joined first. */
 void virtio_device_cleanup(struct virtio_device *device);
 /* Joins the loop's thread and calls ops->destroy; accepts NULL. */
@@ -176,6 +196,17 @@ void virtio_device_set_bus_master(struct virtio_device *device, bool enable);
 /* For the machine: from its thread; idempotent; done on the device's loop when they return. */
 void virtio_device_quiesce(struct virtio_device *device);
 void virtio_device_resume(struct virtio_device *device);
+/*
+ * The state of the device, its queues, and its transport as the part "ID/TYPE" of a machine. The
+ * visit may run on any thread but the device's. The device is quiesced; a load is into one that no
+ * driver has touched. Nothing in guest memory is looked at, so it does not matter whether that is
+ * loaded before or after. When a loaded device is resumed, every queue is looked at and the driver
+ * is interrupted once for each, in case that an interrupt from before the save was lost.
+ *
+ * In the part of a virtio-mem device are its plugged blocks, which a load plugs: such parts are to
+ * be loaded before the content of memory.
+ */
+void virtio_device_state_part(struct virtio_device *device, struct state_part *part);
 /* {id, type, status, features, queues: [{size, chains, in-flight}], violations, last-violation, …}. */
 json_t *virtio_device_describe(struct virtio_device *device);
 

@@ -31,7 +31,6 @@
 #define DEVICE_ID_BASE	0x1040
 #define REVISION_MODERN 1
 #define QUEUES_MAX	(PCI_MSIX_VECTORS_MAX - 1)
-#define NO_VECTOR	0xffff
 #define ISR_QUEUE	1
 #define ISR_CONFIG	2
 #define BAR_SIZE	0x8000
@@ -122,8 +121,9 @@ static uint16_t load_vector(const uint16_t *vector)
 static void store_vector(struct virtio_pci *pci, uint16_t *vector, uint64_t value)
 {
 	/* A vector that does not exist reads back as none (section 4.1.5.1.2.1). */
-	__atomic_store_n(vector, value < pci->function.msix_vectors ? (uint16_t)value : NO_VECTOR,
-			 __ATOMIC_RELAXED);
+	__atomic_store_n(
+	    vector, value < pci->function.msix_vectors ? (uint16_t)value : VIRTIO_PCI_NO_VECTOR,
+	    __ATOMIC_RELAXED);
 }
 
 static void interrupt(struct virtio_pci *pci, uint16_t *vector, uint8_t isr)
@@ -151,6 +151,7 @@ static void interrupt_config(void *transport)
 static const struct virtio_transport_ops transport_ops = {
     .interrupt_queue = interrupt_queue,
     .interrupt_config = interrupt_config,
+    .state = virtio_pci_state,
 };
 
 static void set_status_on_loop(void *context)
@@ -200,9 +201,9 @@ static void reset_registers(struct virtio_pci *pci)
 	pci->driver_feature_select = 0;
 	pci->driver_features = 0;
 	pci->queue_select = 0;
-	store_vector(pci, &pci->config_vector, NO_VECTOR);
+	store_vector(pci, &pci->config_vector, VIRTIO_PCI_NO_VECTOR);
 	for (uint16_t i = 0; i < pci->device->queue_count; i++) {
-		store_vector(pci, &pci->queues[i].vector, NO_VECTOR);
+		store_vector(pci, &pci->queues[i].vector, VIRTIO_PCI_NO_VECTOR);
 		pci->queues[i].enabled = false;
 		pci->queues[i].layout =
 		    (struct virtqueue_layout){.size = pci->device->queues[i].ring.size_max};

@@ -8,7 +8,8 @@
 #include "virtio/virtio_pci.h"
 
 #define VIRTIO_PCI_NOTIFY_OFFSET     0x5000 /* of the doorbells in the BAR */
-#define VIRTIO_PCI_NOTIFY_MULTIPLIER 4	    /* bytes from one doorbell to the next */
+#define VIRTIO_PCI_NO_VECTOR	     0xffff
+#define VIRTIO_PCI_NOTIFY_MULTIPLIER 4 /* bytes from one doorbell to the next */
 
 struct virtio_pci_queue {
 	struct virtio_pci *pci;
@@ -37,6 +38,9 @@ struct virtio_pci {
 	uint64_t bar_address; /* 0: nowhere */
 	struct virtio_pci_queue queues[];
 };
+
+/* virtio_transport_ops.state: @transport is a struct virtio_pci. */
+void virtio_pci_state(void *transport, struct state *state);
 
 /* Starts (stops) listening to the doorbells of all enabled queues; idempotent. Device's loop. */
 void virtio_pci_doorbells_attach(struct virtio_pci *pci);

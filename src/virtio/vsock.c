@@ -36,6 +36,9 @@
 
 #define CONFIG_SIZE 8 /* le64 guest_cid (5.10.4) */
 
+#define EVENT_SIZE	      4 /* le32 id (5.10.6.7) */
+#define EVENT_TRANSPORT_RESET 0
+
 static struct virtio_vsock *vsock_of(struct virtio_device *device)
 {
 	return CONTAINER_OF(device, struct virtio_vsock, device);
@@ -354,12 +357,44 @@ static void vsock_config_read(struct virtio_device *device, uint32_t offset, voi
 	memcpy(data, config + offset, size);
 }
 
+/*
+ * After a load: tells the driver that all connections are gone and that its cid may be another, as
+ * soon as it gives a buffer for that.
+ */
+static void send_transport_reset(struct virtio_vsock *vsock)
+{
+	struct virtqueue *ring = queue_of(vsock, VSOCK_QUEUE_EVENT);
+	struct virtqueue_chain chain = {.iov = vsock->rx_iov, .iov_max = VSOCK_IOV_MAX};
+	uint8_t event[EVENT_SIZE];
+	int popped;
+
+	if (!vsock->loaded || !usable(vsock))
+		return;
+	virtqueue_notifications(ring, false);
+	do {
+		popped = virtqueue_pop(ring, &chain);
+	} while (!popped && virtqueue_notifications(ring, true));
+	if (popped <= 0)
+		return;
+	put_le32(event, EVENT_TRANSPORT_RESET);
+	if (!virtqueue_chain_write(&chain, 0, event, sizeof(event))) {
+		virtqueue_discard(ring, &chain);
+		malformed(vsock, "an event buffer has no room for an event");
+		return;
+	}
+	virtqueue_push(ring, &chain, sizeof(event));
+	virtqueue_notify(ring);
+	vsock->loaded = false;
+}
+
 static void vsock_resume(struct virtio_device *device)
 {
 	struct virtio_vsock *vsock = vsock_of(device);
 
 	vsock->running = true;
 	vsock_connections_update(vsock);
+	/* Before any packet that the guest could take for one of an old connection. */
+	send_transport_reset(vsock);
 	/* The receive queue's doorbell matters only while something is due: vsock_send asks for it.
 	 */
 	virtqueue_notifications(queue_of(vsock, VSOCK_QUEUE_RX), false);
@@ -383,7 +418,8 @@ static void vsock_queue_notify(struct virtio_device *device, uint16_t queue)
 		receive_packets(vsock);
 	else if (queue == VSOCK_QUEUE_RX)
 		vsock_send(vsock);
-	/* The event queue's buffers wait for a transport reset, which is for after a migration. */
+	else if (queue == VSOCK_QUEUE_EVENT)
+		send_transport_reset(vsock);
 }
 
 static void vsock_reset(struct virtio_device *device)
@@ -398,7 +434,41 @@ static void vsock_reset(struct virtio_device *device)
 	vsock->reset_start = 0;
 	vsock->reset_count = 0;
 	vsock->tx_stalled = false;
+	vsock->loaded = false;
 	vsock_listener_update(vsock);
+}
+
+/* An answer to guest @cid that still waits for a receive buffer. */
+static void answer_state(struct vsock_header *answer, uint64_t cid, struct state *state)
+{
+	answer->dst_cid = cid;
+	state_u64(state, "answer source", &answer->src_cid);
+	state_u32(state, "answer source port", &answer->src_port);
+	state_u32(state, "answer destination port", &answer->dst_port);
+	state_u16(state, "answer type", &answer->type);
+	answer->op = VSOCK_OP_RST;
+}
+
+/*
+ * Connections end here: their other halves are programs of this host. The machine that goes on
+ * from the saved state hears of it by a transport reset, which also has the driver read its cid
+ * again: it may differ. What is saved are answers to packets that belong to no connection, and
+ * which port is free.
+ */
+static void vsock_state(struct virtio_device *device, struct state *state)
+{
+	struct virtio_vsock *vsock = vsock_of(device);
+	uint16_t count;
+
+	state_u32(state, "next port", &vsock->next_port);
+	count = (uint16_t)state_count(state, "answers", vsock->reset_count, VSOCK_RESETS);
+	for (uint16_t i = 0; i < count; i++)
+		answer_state(&vsock->resets[(vsock->reset_start + i) % VSOCK_RESETS], vsock->cid,
+			     state);
+	if (!state_loading(state))
+		return;
+	vsock->reset_count = count;
+	vsock->loaded = device->active;
 }
 
 static void vsock_describe(struct virtio_device *device, json_t *object)
@@ -488,8 +558,8 @@ struct error *virtio_vsock_create(const char *text, struct virtio_device **devic
 	memcpy(vsock->path, path, strlen(path));
 	vsock->listener = -1;
 	vsock->ready_end = &vsock->ready_first;
-	TRY(virtio_device_init(&vsock->device, &vsock_ops, id ? id : "vsock", VSOCK_QUEUES,
-			       VSOCK_QUEUE_SIZE));
+	TRY(virtio_device_init(&vsock->device, &vsock_ops, vsock_state, id ? id : "vsock",
+			       VSOCK_QUEUES, VSOCK_QUEUE_SIZE));
 	vsock->device.features |= VIRTIO_FEATURE(F_STREAM) | VIRTIO_FEATURE(F_NO_IMPLIED_STREAM);
 	error = create_resources(vsock);
 	if (error) {

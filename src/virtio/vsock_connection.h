@@ -51,6 +51,7 @@ struct virtio_vsock {
 	bool running;		   /* between activate or resume and reset or quiesce */
 	bool rx_starved;	   /* the driver was asked to tell of receive buffers */
 	bool tx_stalled;	   /* no room for another reset: receive buffers resume */
+	bool loaded;		   /* the guest must hear that its connections are gone */
 	uint32_t next_port;	   /* for connections that the host opens */
 	struct vsock_connection *connections;		   /* VSOCK_CONNECTIONS */
 	uint16_t used;					   /* connections that are not free */

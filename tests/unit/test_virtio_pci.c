@@ -93,6 +93,11 @@ static void resume(struct virtio_device *device)
 	from_device(device)->resumes++;
 }
 
+static void visit_state(struct virtio_device *device, struct state *state)
+{
+	state_buffer(state, "config", from_device(device)->config, 10);
+}
+
 static const struct virtio_device_ops device_ops = {
     .type = "virtio-test",
     .id = 42,
@@ -163,7 +168,7 @@ static int setup(void **state)
 	assert_null(memory_map_create(&f->map));
 	assert_null(ram_block_create("ram", &anonymous, MIB(1), &f->block));
 	assert_null(memory_map_add(f->map, 0, MIB(1), f->block, 0, 0, &region));
-	assert_null(virtio_device_init(&f->device, &device_ops, "test", QUEUES, 8));
+	assert_null(virtio_device_init(&f->device, &device_ops, visit_state, "test", QUEUES, 8));
 	f->device.map = f->map;
 	f->doorbells_work = true;
 	assert_null(virtio_pci_create(&f->device, &f->function));
