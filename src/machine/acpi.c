@@ -286,9 +286,10 @@ static void acpi_put_rsdp(uint8_t *rsdp, uint64_t xsdt)
 
 struct error *acpi_build(const struct acpi_options *options, uint8_t *bytes)
 {
-	struct acpi_area area = {.bytes = bytes, .limit = PLATFORM_ACPI_CONFIG - LAYOUT_ACPI_START};
+	struct acpi_area area = {.bytes = bytes,
+				 .limit = PLATFORM_GENERATION_ADDRESS - LAYOUT_ACPI_START};
 	uint8_t *rsdp = acpi_append(&area, RSDP_SIZE);
-	uint8_t *numbers = bytes + area.limit;
+	uint8_t *numbers = bytes + (PLATFORM_ACPI_CONFIG - LAYOUT_ACPI_START);
 
 	acpi_add_fadt(&area, acpi_add_dsdt(&area));
 	acpi_add_madt(&area, options->config);
@@ -300,9 +301,11 @@ struct error *acpi_build(const struct acpi_options *options, uint8_t *bytes)
 	acpi_put_rsdp(rsdp, acpi_add_xsdt(&area));
 	put_le64(numbers, options->layout->pci64_start);
 	put_le64(numbers + 8, options->layout->pci64_size);
+	if (options->generation)
+		memcpy(bytes + (PLATFORM_GENERATION_ADDRESS - LAYOUT_ACPI_START),
+		       options->generation, PLATFORM_GENERATION_SIZE);
 	if (area.overflow)
-		return error_new(ENOSPC, "the ACPI tables do not fit into %llu bytes",
-				 LAYOUT_ACPI_SIZE);
+		return error_new(ENOSPC, "the ACPI tables do not fit into %u bytes", area.limit);
 	return NULL;
 }
 

@@ -19,6 +19,7 @@
 struct acpi_options {
 	const struct machine_config *config;
 	const struct layout *layout;
+	const uint8_t *generation; /* PLATFORM_GENERATION_SIZE bytes; NULL: zeros */
 };
 
 /*

@@ -121,7 +121,20 @@ DefinitionBlock ("", "DSDT", 2, "GODWIT", "GODWITVM", 0x00000001)
 			Name (_UID, Zero)
 		}
 
-		/* Generic event device: the only event is the power button. */
+		/*
+		 * Virtual machine generation id: where the id is, as two halves of an address. A new one is told by
+		 * a notification, also to a guest that slept through the cloning.
+		 */
+		Device (VGEN)
+		{
+			Name (_HID, "GDWT0001") /* drivers look for the compatible id */
+			Name (_CID, "VM_Gen_Counter")
+			Name (_DDN, "VM_Gen_Counter")
+			Name (_UID, Zero)
+			Name (ADDR, Package () { PLATFORM_GENERATION_ADDRESS, Zero })
+		}
+
+		/* Generic event device: the events are the power button and a new generation id. */
 		Device (GED0)
 		{
 			Name (_HID, "ACPI0013")
@@ -132,12 +145,20 @@ DefinitionBlock ("", "DSDT", 2, "GODWIT", "GODWITVM", 0x00000001)
 				{
 					PLATFORM_POWER_GSI
 				}
+				Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive)
+				{
+					PLATFORM_GENERATION_GSI
+				}
 			})
 			Method (_EVT, 1, Serialized)
 			{
 				If (Arg0 == PLATFORM_POWER_GSI)
 				{
 					Notify (PWRB, 0x80)
+				}
+				If (Arg0 == PLATFORM_GENERATION_GSI)
+				{
+					Notify (VGEN, 0x80)
 				}
 			}
 		}

@@ -4,7 +4,7 @@
  * or calls the system.
  *
  *   0                 boot data, then RAM up to 640 KiB
- *   0xA0000           reserved; ACPI tables from 0xE0000
+ *   0xA0000           reserved; ACPI tables from 0xE0000, generation id at 0xFE000
  *   1 MiB             RAM, --memory entries in order, up to 3 GiB
  *   3 GiB             window for 32-bit BARs
  *   0xE0000000        PCI configuration space (ECAM), bus 0

@@ -104,6 +104,7 @@ static struct error *machine_build(struct machine *machine)
 	TRY(machine_config_check(&machine->config));
 	TRY(open_files(machine));
 	TRY(machine_attention_create(machine));
+	TRY(machine_generation_create(machine));
 	TRY(kvm_vm_create(false, &machine->vm));
 	TRY(layout_plan(&machine->config, machine->vm->physical_bits, &machine->layout));
 	TRY(machine_memory_create(machine));
@@ -173,7 +174,9 @@ void machine_destroy(struct machine *machine)
 /* Puts the guest at the beginning of its kernel. The vCPUs are paused. */
 static struct error *machine_load(struct machine *machine)
 {
-	struct acpi_options acpi = {.config = &machine->config, .layout = &machine->layout};
+	struct acpi_options acpi = {.config = &machine->config,
+				    .layout = &machine->layout,
+				    .generation = machine->generation};
 	struct boot_options boot = {
 	    .kernel = machine->kernel,
 	    .initrd = machine->initrd,

@@ -111,6 +111,13 @@ void machine_powerdown(struct machine *machine);
  */
 void machine_shutdown(struct machine *machine, bool guest, const char *reason);
 
+/*
+ * Gives the guest a new generation id and tells it: it is not the only one that goes on from where
+ * it stands, and is to make new keys and random numbers. A guest without a driver does not notice.
+ * After a restore; the memory must be there, the guest need not run.
+ */
+struct error *machine_new_generation(struct machine *machine) MUST_CHECK;
+
 enum machine_state machine_state(const struct machine *machine);
 /* 0 unless the guest crashed (or failed to start) and the machine exits because of it. */
 int machine_exit_status(const struct machine *machine);

@@ -89,7 +89,8 @@ struct machine {
 	struct power *power;
 	struct machine_device *devices;
 	uint32_t device_count;
-	struct auto_memory *auto_memory; /* NULL: no elastic device is automatic */
+	uint8_t generation[PLATFORM_GENERATION_SIZE]; /* the id that the guest sees */
+	struct auto_memory *auto_memory;	      /* NULL: no elastic device is automatic */
 };
 
 /* machine_memory.c */
@@ -153,6 +154,11 @@ void machine_emit(struct machine *machine, const char *event, json_t *data);
 struct error *machine_reset_by(struct machine *machine, bool guest, const char *reason) MUST_CHECK;
 /* Stops the guest for good, until a reset: MACHINE_CRASHED. */
 void machine_crash(struct machine *machine);
+
+/* machine_generation.c */
+
+/* A random id; from then on the guest finds it where ACPI says, once it is in its memory. */
+struct error *machine_generation_create(struct machine *machine) MUST_CHECK;
 
 /* machine_auto.c */
 

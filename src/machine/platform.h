@@ -16,6 +16,7 @@
 #define PLATFORM_POWER_PORT    0x600
 #define PLATFORM_POWER_SIZE    3
 #define PLATFORM_POWER_GSI     9
+#define PLATFORM_GENERATION_GSI 10
 #define PLATFORM_PCI_PORT      0xcf8
 #define PLATFORM_PCI_PORT_SIZE 8
 
@@ -28,6 +29,13 @@
 /* What the DSDT reads at run time: two 64-bit numbers at the end of the area of the ACPI tables. */
 #define PLATFORM_ACPI_CONFIG	  0xfff00
 #define PLATFORM_ACPI_CONFIG_SIZE 16
+
+/*
+ * The generation id, 16 bytes alone in a page of the reserved area, which a guest maps cached and which nothing else in
+ * the guest writes (Microsoft, "Virtual Machine Generation ID").
+ */
+#define PLATFORM_GENERATION_ADDRESS 0xfe000
+#define PLATFORM_GENERATION_SIZE    16
 
 #define PLATFORM_PCI32_START 0xc0000000
 #define PLATFORM_PCI32_END   0xdfffffff

@@ -16,7 +16,8 @@ static uint8_t area[LAYOUT_ACPI_SIZE];
 
 static void build(struct machine_config *config)
 {
-	struct acpi_options options = {.config = config};
+	struct acpi_options options = {.config = config,
+				       .generation = (const uint8_t *)"sixteen bytes id"};
 	struct layout layout;
 
 	memset(area, 0, sizeof(area));
@@ -116,6 +117,18 @@ static void elastic_memory_is_hot_pluggable_in_its_node(void **state)
 	assert_int_equal(get_le32(entry + 28), 3);
 }
 
+static void the_generation_id_has_a_page_of_its_own(void **state)
+{
+	uint8_t *page;
+
+	build(numa_config(64));
+	page = area + (PLATFORM_GENERATION_ADDRESS - LAYOUT_ACPI_START);
+	assert_int_equal(PLATFORM_GENERATION_ADDRESS % 4096, 0);
+	assert_memory_equal(page, "sixteen bytes id", PLATFORM_GENERATION_SIZE);
+	for (size_t i = PLATFORM_GENERATION_SIZE; i < 4096; i++)
+		assert_int_equal(page[i], 0);
+}
+
 static void given_distances_replace_the_default(void **state)
 {
 	struct machine_config *config = numa_config(1);
@@ -177,6 +190,7 @@ int main(void)
 	    cmocka_unit_test(every_table_has_a_right_checksum),
 	    cmocka_unit_test(one_node_needs_no_affinity_tables),
 	    cmocka_unit_test(elastic_memory_is_hot_pluggable_in_its_node),
+	    cmocka_unit_test(the_generation_id_has_a_page_of_its_own),
 	    cmocka_unit_test(given_distances_replace_the_default),
 	    cmocka_unit_test(every_processor_has_a_local_apic),
 	    cmocka_unit_test(acpica_disassembles_every_table),
