@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A driver for tests of virtio devices: guest memory, split rings, and requests that wait for their
- * answer. Runs on the test's thread; the device's loop has its own. Everything asserts.
+ * A driver for tests of virtio devices: guest memory, split rings (or packed ones, if that is
+ * negotiated), and requests that wait for their answer. Runs on the test's thread; the device's loop has its own. Everything asserts.
  *
  * Guest memory is RAM_SIZE bytes at address 0; the rings are at RINGS, the rest is the test's.
  */
@@ -30,6 +30,8 @@ struct driver_queue {
 	uint64_t descriptors, available, used; /* guest addresses */
 	uint16_t size;
 	uint16_t next_descriptor, next_available, next_used;
+	bool packed, wrap, used_wrap;
+	uint16_t lengths[VIRTQUEUE_SIZE_MAX]; /* packed: descriptors of the chain with this id */
 };
 
 struct driver {
@@ -152,6 +154,9 @@ static inline void driver_queues_on_loop(void *context)
 		    .available = RINGS + i * KIB(64) + KIB(16),
 		    .used = RINGS + i * KIB(64) + KIB(32),
 		    .size = ring->size_max,
+		    .packed = virtio_device_has(device, VIRTIO_F_RING_PACKED),
+		    .wrap = true,
+		    .used_wrap = true,
 		};
 		memset(driver->ram + queue->descriptors, 0, KIB(64));
 		ring->layout = (struct virtqueue_layout){
@@ -191,6 +196,35 @@ static inline uint16_t *driver_index(const struct driver *driver, uint64_t ring)
 	return (uint16_t *)(void *)(driver->ram + ring + 2);
 }
 
+/* The first descriptor's flags, written last, make the chain available. */
+static inline uint16_t driver_offer_packed(struct driver *driver, struct driver_queue *queue,
+					   const struct driver_buffer *buffers, size_t count)
+{
+	uint16_t head = queue->next_descriptor, head_flags = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		uint8_t *raw = driver->ram + queue->descriptors + queue->next_descriptor * 16;
+		uint16_t flags =
+		    (buffers[i].writable ? 2 : 0) | (i + 1 < count) | (queue->wrap ? 0x80 : 0x8000);
+
+		put_le64(raw, buffers[i].address);
+		put_le32(raw + 8, buffers[i].size);
+		put_le16(raw + 12, head);
+		if (i)
+			put_le16(raw + 14, flags);
+		else
+			head_flags = flags;
+		if (++queue->next_descriptor == queue->size) {
+			queue->next_descriptor = 0;
+			queue->wrap = !queue->wrap;
+		}
+	}
+	queue->lengths[head] = (uint16_t)count;
+	__atomic_store_n((uint16_t *)(void *)(driver->ram + queue->descriptors + head * 16 + 14),
+			 htole16(head_flags), __ATOMIC_RELEASE);
+	return head;
+}
+
 /* Makes a chain of @buffers available without ringing the doorbell; returns its head. */
 static inline uint16_t driver_offer(struct driver *driver, uint16_t index,
 				    const struct driver_buffer *buffers, size_t count)
@@ -198,6 +232,8 @@ static inline uint16_t driver_offer(struct driver *driver, uint16_t index,
 	struct driver_queue *queue = &driver->queues[index];
 	uint16_t head = queue->next_descriptor;
 
+	if (queue->packed)
+		return driver_offer_packed(driver, queue, buffers, count);
 	for (size_t i = 0; i < count; i++) {
 		uint16_t slot = (uint16_t)((head + i) % queue->size);
 		uint8_t *raw = driver->ram + queue->descriptors + slot * 16;
@@ -234,7 +270,15 @@ static inline void driver_notify(struct driver *driver, uint16_t index)
 static inline bool driver_used(const struct driver *driver, uint16_t index)
 {
 	const struct driver_queue *queue = &driver->queues[index];
+	const uint8_t *slot = driver->ram + queue->descriptors + queue->next_used * 16;
+	uint16_t flags;
 
+	if (queue->packed) {
+		flags = le16toh(
+		    __atomic_load_n((const uint16_t *)(const void *)(slot + 14), __ATOMIC_ACQUIRE));
+		return !!(flags & 0x80) == queue->used_wrap &&
+		       !!(flags & 0x8000) == queue->used_wrap;
+	}
 	return le16toh(__atomic_load_n(driver_index(driver, queue->used), __ATOMIC_ACQUIRE)) !=
 	       queue->next_used;
 }
@@ -249,6 +293,17 @@ static inline uint32_t driver_wait(struct driver *driver, uint16_t index, uint16
 		if (i == WAIT_MAX_MS)
 			fail_msg("queue %u: no answer", index);
 		usleep(1000);
+	}
+	if (queue->packed) {
+		raw = driver->ram + queue->descriptors + queue->next_used * 16;
+		if (head)
+			*head = get_le16(raw + 12);
+		queue->next_used += queue->lengths[get_le16(raw + 12)];
+		if (queue->next_used >= queue->size) {
+			queue->next_used -= queue->size;
+			queue->used_wrap = !queue->used_wrap;
+		}
+		return get_le32(raw + 8);
 	}
 	raw = driver->ram + queue->used + 4 + queue->next_used % queue->size * 8;
 	queue->next_used++;
