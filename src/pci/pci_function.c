@@ -249,7 +249,7 @@ void pci_function_state(void *context, struct state *state)
 	state_buffer(state, "config", config, sizeof(config));
 	if (state_loading(state) && !state_failed(state))
 		check_read_only(function, config, state);
-	pci_msix_state(function, state);
+	pci_msix_state(function, config, state);
 	if (!state_loading(state) || state_failed(state))
 		return;
 	memcpy(function->config, config, sizeof(config));

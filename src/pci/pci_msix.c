@@ -144,17 +144,24 @@ void pci_function_msix_notify(struct pci_function *function, uint16_t vector)
 	pthread_mutex_unlock(&entry->lock);
 }
 
+static enum pci_msix_gate configured_gate(const struct pci_function *function,
+					  const uint8_t *config)
+{
+	uint16_t control = get_le16(config + function->msix_capability + PCI_MSIX_CONTROL);
+	bool bus_master = get_le16(config + PCI_COMMAND) & PCI_COMMAND_MASTER;
+
+	if (!(control & PCI_MSIX_CONTROL_ON))
+		return PCI_MSIX_OFF;
+	return control & PCI_MSIX_CONTROL_MASK || !bus_master ? PCI_MSIX_HELD : PCI_MSIX_OPEN;
+}
+
 void pci_msix_update_gate(struct pci_function *function)
 {
-	enum pci_msix_gate gate = PCI_MSIX_OFF;
-	uint16_t control;
+	enum pci_msix_gate gate;
 
 	if (function->msix_bar < 0)
 		return;
-	control = get_le16(function->config + function->msix_capability + PCI_MSIX_CONTROL);
-	if (control & PCI_MSIX_CONTROL_ON)
-		gate = control & PCI_MSIX_CONTROL_MASK || !function->bus_master ? PCI_MSIX_HELD
-										: PCI_MSIX_OPEN;
+	gate = configured_gate(function, function->config);
 	if (gate == get_gate(function))
 		return;
 	__atomic_store_n(&function->msix_gate, gate, __ATOMIC_RELEASE);
@@ -312,8 +319,11 @@ void pci_msix_reset(struct pci_function *function)
 	}
 }
 
-void pci_msix_state(struct pci_function *function, struct state *state)
+void pci_msix_state(struct pci_function *function, const uint8_t *config, struct state *state)
 {
+	enum pci_msix_gate gate =
+	    function->msix_vectors ? configured_gate(function, config) : PCI_MSIX_OFF;
+
 	state_same(state, "msix vectors", function->msix_vectors);
 	for (uint16_t i = 0; i < function->msix_vectors; i++) {
 		struct pci_msix_entry *entry = &function->msix[i];
@@ -328,6 +338,11 @@ void pci_msix_state(struct pci_function *function, struct state *state)
 		state_u32(state, "msix data", &entry->data);
 		state_bool(state, "msix masked", &entry->masked);
 		state_bool(state, "msix pending", &entry->pending);
+		/* It would interrupt while loading, when there are no processors yet to hear it. */
+		state_check(state,
+			    !entry->pending || gate == PCI_MSIX_HELD ||
+				(gate == PCI_MSIX_OPEN && entry->masked),
+			    "msix pending", "is set for a vector that nothing holds back");
 		pthread_mutex_unlock(&entry->lock);
 	}
 }

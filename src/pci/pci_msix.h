@@ -16,8 +16,8 @@ bool pci_msix_bar_write(struct pci_function *function, int bar, uint64_t offset,
 			uint32_t size);
 /* All entries masked, empty and not pending. */
 void pci_msix_reset(struct pci_function *function);
-/* The entries. Loading leaves what now may be delivered to pci_msix_update_gate. */
-void pci_msix_state(struct pci_function *function, struct state *state);
+/* The entries, which go with the configuration space @config. */
+void pci_msix_state(struct pci_function *function, const uint8_t *config, struct state *state);
 void pci_msix_cleanup(struct pci_function *function);
 
 #endif

@@ -142,6 +142,84 @@ static void a_fixed_clock_rate_is_not_promised(void **state)
 	free(cpuid);
 }
 
+/* Sets one register of the leaf @function. */
+static uint32_t *leaf_edx(struct kvm_cpuid2 *cpuid, uint32_t function)
+{
+	return &((struct kvm_cpuid_entry2 *)find(cpuid, function, 0))->edx;
+}
+
+static void a_guest_with_fewer_features_than_the_host_may_stay(void **state)
+{
+	struct kvm_cpuid2 *guest = host_table(AMD), *host = host_table(AMD);
+
+	*leaf_edx(guest, 1) = 0x0b;
+	*leaf_edx(host, 1) = 0x1f;
+	assert_no_error(kvm_cpuid_check(guest, host));
+	free(guest);
+	free(host);
+}
+
+static void a_feature_that_is_missing_is_named_by_its_bits(void **state)
+{
+	struct kvm_cpuid2 *guest = host_table(AMD), *host = host_table(AMD);
+
+	*leaf_edx(guest, 1) = 0x00200005;
+	*leaf_edx(host, 1) = 5;
+	assert_error_with(kvm_cpuid_check(guest, host), "CPUID leaf 0x1.0 EDX bits 0x00200000");
+	free(guest);
+	free(host);
+}
+
+static void a_leaf_that_is_missing_has_no_features(void **state)
+{
+	struct kvm_cpuid2 *guest = host_table(AMD), *host = host_table(AMD);
+
+	guest->entries[guest->nent++] = (struct kvm_cpuid_entry2){
+	    .function = 7, .index = 0, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .ebx = 1 << 5};
+	assert_error_with(kvm_cpuid_check(guest, host), "CPUID leaf 0x7.0 EBX bits 0x00000020");
+	free(guest);
+	free(host);
+}
+
+static void another_make_of_processor_is_refused(void **state)
+{
+	struct kvm_cpuid2 *guest = host_table(AMD), *host = host_table(INTEL);
+
+	assert_error_with(kvm_cpuid_check(guest, host), "a processor \"Auth");
+	free(guest);
+	free(host);
+}
+
+static void wider_addresses_than_the_host_has_are_refused(void **state)
+{
+	struct kvm_cpuid2 *guest = host_table(AMD), *host = host_table(AMD);
+
+	((struct kvm_cpuid_entry2 *)find(host, 0x80000008, 0))->eax = 0x3028;
+	assert_error_with(kvm_cpuid_check(guest, host), "48 bits and this host's 40");
+	assert_no_error(kvm_cpuid_check(host, guest));
+	free(guest);
+	free(host);
+}
+
+static void vector_registers_that_lie_elsewhere_are_refused(void **state)
+{
+	struct kvm_cpuid2 *guest = host_table(AMD), *host = host_table(AMD);
+	const struct kvm_cpuid_entry2 components[] = {
+	    {.function = 0xd, .index = 0, .flags = 1, .eax = 7},
+	    {.function = 0xd, .index = 2, .flags = 1, .eax = 0x100, .ebx = 0x240},
+	};
+
+	for (size_t i = 0; i < 2; i++) {
+		guest->entries[guest->nent++] = components[i];
+		host->entries[host->nent++] = components[i];
+	}
+	assert_no_error(kvm_cpuid_check(guest, host));
+	host->entries[host->nent - 1].ebx = 0x340;
+	assert_error_with(kvm_cpuid_check(guest, host), "0xd.2");
+	free(guest);
+	free(host);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -152,6 +230,12 @@ int main(void)
 	    cmocka_unit_test(the_last_cache_is_the_sockets_and_the_first_a_cores),
 	    cmocka_unit_test(amd_leaves_count_cores),
 	    cmocka_unit_test(a_fixed_clock_rate_is_not_promised),
+	    cmocka_unit_test(a_guest_with_fewer_features_than_the_host_may_stay),
+	    cmocka_unit_test(a_feature_that_is_missing_is_named_by_its_bits),
+	    cmocka_unit_test(a_leaf_that_is_missing_has_no_features),
+	    cmocka_unit_test(another_make_of_processor_is_refused),
+	    cmocka_unit_test(wider_addresses_than_the_host_has_are_refused),
+	    cmocka_unit_test(vector_registers_that_lie_elsewhere_are_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
