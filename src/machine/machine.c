@@ -199,6 +199,7 @@ static void machine_stop_guest(struct machine *machine)
 	/* The processors first: then nothing new reaches the devices while they come to rest. */
 	auto_memory_pause(machine->auto_memory, true);
 	kvm_vcpus_pause(machine->vcpus);
+	kvm_vm_stop_clock(machine->vm);
 	machine_devices_quiesce(machine);
 	machine->state = MACHINE_PAUSED;
 }
@@ -207,12 +208,14 @@ static void machine_run_guest(struct machine *machine)
 {
 	machine->state = MACHINE_RUNNING;
 	machine_devices_resume(machine);
+	kvm_vm_start_clock(machine->vm);
 	kvm_vcpus_resume(machine->vcpus);
 	auto_memory_pause(machine->auto_memory, false);
 }
 
 struct error *machine_start(struct machine *machine)
 {
+	machine->begun = true;
 	TRY(machine_load(machine));
 	if (machine->config.paused)
 		machine_devices_quiesce(machine);

@@ -63,6 +63,7 @@ struct machine {
 	void *handler_context;
 
 	enum machine_state state;
+	bool begun; /* started, or loaded: the guest has a past */
 	int exit_status;
 
 	int attention_fd; /* eventfd */
@@ -126,6 +127,8 @@ struct error *machine_serial_create(struct machine *machine) MUST_CHECK;
 void machine_serial_destroy(struct machine *machine);
 /* The guest has room for input again. */
 void machine_serial_receive(struct machine *machine);
+/* Visits the serial port (the context is the machine). */
+void machine_serial_state(void *machine, struct state *state);
 
 /* machine_attention.c */
 

@@ -56,6 +56,15 @@ void machine_serial_receive(struct machine *machine)
 	chardev_set_receiving(machine->serial_chardev, true);
 }
 
+void machine_serial_state(void *context, struct state *state)
+{
+	struct machine *machine = context;
+
+	/* The port first: while it is full the input behind it waits. */
+	serial_state(machine->serial, state);
+	chardev_state(machine->serial_chardev, state);
+}
+
 struct error *machine_serial_create(struct machine *machine)
 {
 	TRY(error_prefix(chardev_create(machine->config.serial ?: "null", &machine->serial_chardev),
