@@ -19,15 +19,16 @@ FLOORS = {
     "memory": ["base"],
     "kvm": ["memory"],
     "pci": ["base"],
+    "snapshot": ["base"],
     "virtio": ["memory", "pci"],
     "machine": ["kvm", "virtio"],
     "control": ["machine"],
-    "cli": ["control"],
+    "cli": ["control", "snapshot"],
 }
 
 # What each library needs from outside.
-SYSTEM_LIBRARIES = {"virtio": ["-ljansson", "-luring"], "machine": ["-ljansson", "-luring"],
-                    "control": ["-ljansson", "-luring"]}
+SYSTEM_LIBRARIES = {"snapshot": ["-ljansson", "-lxxhash"], "virtio": ["-ljansson", "-luring"],
+                    "machine": ["-ljansson", "-luring"], "control": ["-ljansson", "-luring"]}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([a-z0-9_]+)/', re.MULTILINE)
 
