@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Side-by-side tables: as text for a terminal, as Markdown for docs/benchmarks.md, as data for --json."""
 
+import textwrap
+
 from bench.support.series import Pair, Series
 
 UNITS = {"s": lambda value: f"{value:.2f} s",
@@ -40,8 +42,9 @@ class Table:
     def as_markdown(self):
         rows = ["| " + " | ".join(row) + " |" for row in self.cells()]
         rows.insert(1, "|---|--:|--:|--:|")
-        notes = "\n\n" + "\n".join(self.notes) if self.notes else ""
-        return "\n".join(rows) + notes
+        notes = ["", *(line for note in self.notes
+                       for line in textwrap.wrap(note, 118, initial_indent="- ", subsequent_indent="  "))]
+        return "\n".join(rows + (notes if self.notes else []))
 
     def as_json(self):
         """Sizes in bytes and times in seconds, whatever unit they are shown in."""
