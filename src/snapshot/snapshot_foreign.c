@@ -11,6 +11,7 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "base/bitmap.h"
 #include "base/checked.h"
 #include "snapshot/snapshot_parse.h"
 
@@ -194,6 +195,32 @@ static struct error *parse_one(struct snapshot_parser *parser, const struct snap
 	}
 }
 
+/*
+ * QEMU up to 10 at least, with background-snapshot, writes the pages but never the bitmaps, and
+ * loads such a file as zeros. Here it is refused: no bitmap names a page, and yet there are pages.
+ */
+static struct error *check_bitmaps(const struct snapshot_file *file)
+{
+	for (uint32_t i = 0; i < file->block_count; i++) {
+		uint64_t pages = snapshot_block_pages(&file->blocks[i]);
+
+		if (bitmap_next_set(file->blocks[i].stored, 0, pages) < pages)
+			return NULL;
+	}
+	for (uint32_t i = 0; i < file->block_count; i++) {
+		const struct snapshot_block *block = &file->blocks[i];
+		off_t data = lseek(file->fd, (off_t)block->pages_offset, SEEK_DATA);
+
+		if (data >= 0 && (uint64_t)data < block->pages_offset + block->size)
+			return error_new(EBADMSG,
+					 "bitmaps name no page, and the file has data of block %s "
+					 "at offset 0x%" PRIx64
+					 ": QEMU did not write the bitmaps (background-snapshot)",
+					 block->name, (uint64_t)data);
+	}
+	return NULL;
+}
+
 struct error *snapshot_parse_foreign(struct snapshot_parser *parser)
 {
 	AUTO(cleanup_json) json_t *description = NULL;
@@ -215,5 +242,5 @@ struct error *snapshot_parse_foreign(struct snapshot_parser *parser)
 	if (!ram_ended)
 		return error_new(EBADMSG, "RAM is missing, or does not end: the file was not "
 					  "written to its end");
-	return NULL;
+	return parser->damaged ? NULL : check_bitmaps(parser->file);
 }
