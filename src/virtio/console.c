@@ -212,6 +212,8 @@ struct error *virtio_console_create(const char *id, struct chardev *backend,
 		return error;
 	}
 	console->backend = backend;
+	/* A driver that comes from a terminal finds a size of 0 elsewhere, which says nothing. */
+	console->device.loadable = VIRTIO_FEATURE(FEATURE_SIZE);
 	if (chardev_terminal_size(backend, &columns, &rows))
 		console->device.features |= VIRTIO_FEATURE(FEATURE_SIZE);
 	error = chardev_attach(backend, console->device.loop, &backend_handlers, console);

@@ -115,6 +115,7 @@ struct virtio_device {
 	struct memory_map *map; /* set by the machine before realize of the transport */
 	struct event_loop *loop;
 	uint64_t features;	  /* offered; the device sets its own bits at creation */
+	uint64_t loadable;	  /* not offered, but a driver that is loaded may have them */
 	uint64_t driver_features; /* negotiated, valid after FEATURES_OK */
 	uint8_t status;		  /* written on the device's loop, read anywhere */
 	uint32_t config_generation;

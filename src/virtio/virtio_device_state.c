@@ -39,7 +39,7 @@ static void refuse_features(struct state *state, uint64_t missing)
 
 static void load_features(struct virtio_device *device, struct state *state, uint64_t features)
 {
-	uint64_t missing = features & ~device->features;
+	uint64_t missing = features & ~(device->features | device->loadable);
 
 	if (state_failed(state))
 		return;
