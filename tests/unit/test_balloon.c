@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 
 #include "virtio/balloon.h"
-#include "virtio_driver.h"
+#include "virtio_state.h"
 
 #define F_STATS_VQ	 VIRTIO_FEATURE(1)
 #define F_DEFLATE_ON_OOM VIRTIO_FEATURE(2)
@@ -434,6 +434,39 @@ static void test_wrong_options_are_refused_by_name(void **state)
 	}
 }
 
+static void test_a_loaded_balloon_asks_for_statistics_again(void **state)
+{
+	struct virtio_device *fresh;
+	struct driver driver;
+
+	start_simple(&driver);
+	virtio_balloon_set_interval(driver.device, 60000);
+	put_statistic(&driver, 0, 4, 1);
+	offer_statistics(&driver, 10);
+	driver_no_error(virtio_balloon_create(NULL, &fresh));
+	move_to_device(&driver, fresh);
+	assert_false(driver_used(&driver, STATISTICS));
+	virtio_balloon_set_interval(driver.device, 10);
+	driver_wait(&driver, STATISTICS, NULL);
+	assert_false(driver_used(&driver, STATISTICS));
+	driver_destroy(&driver);
+}
+
+static void test_a_loaded_balloon_takes_reports(void **state)
+{
+	struct driver_buffer report = {FREE, MIB(1), true};
+	struct virtio_device *fresh;
+	struct driver driver;
+
+	start_simple(&driver);
+	driver_no_error(virtio_balloon_create(NULL, &fresh));
+	move_to_device(&driver, fresh);
+	driver_request(&driver, 3, &report, 1);
+	assert_false(resident(&driver, FREE));
+	assert_true(resident(&driver, FREE + MIB(1)));
+	driver_destroy(&driver);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -462,6 +495,8 @@ int main(void)
 	    cmocka_unit_test(test_a_reset_forgets_statistics_and_size),
 	    cmocka_unit_test(test_features_follow_the_options),
 	    cmocka_unit_test(test_wrong_options_are_refused_by_name),
+	    cmocka_unit_test(test_a_loaded_balloon_asks_for_statistics_again),
+	    cmocka_unit_test(test_a_loaded_balloon_takes_reports),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 
 #include "virtio/blk.h"
-#include "virtio_driver.h"
+#include "virtio_state.h"
 
 #define F_RO	       VIRTIO_FEATURE(5)
 #define F_FLUSH	       VIRTIO_FEATURE(9)
@@ -807,6 +807,51 @@ static void test_wrong_options_are_refused_by_name(void **state)
 	unlink(disk.path);
 }
 
+/* The state of @disk's device is not for one with @options, on a file of @size bytes. */
+static void assert_not_for(struct disk *disk, uint64_t size, const char *options, const char *words)
+{
+	struct disk other;
+	struct saved_state saved;
+
+	disk_create_file(&other, size);
+	disk_open(&other, options);
+	virtio_device_quiesce(disk->driver.device);
+	virtio_device_quiesce(other.driver.device);
+	saved = save_device(disk->driver.device);
+	assert_refused(other.driver.device, &saved, words);
+	free(saved.bytes);
+	disk_end(&other);
+}
+
+static void a_state_is_for_the_same_disk(void **state)
+{
+	struct disk disk;
+
+	disk_start(&disk, DISK_SIZE, ",serial=one", F_FLUSH);
+	assert_not_for(&disk, DISK_SIZE + 512, ",serial=one", "sectors");
+	assert_not_for(&disk, DISK_SIZE, ",serial=two", "serial");
+	assert_not_for(&disk, DISK_SIZE, ",serial=one,readonly=on", "read-only");
+	assert_not_for(&disk, DISK_SIZE, ",serial=one,cache=writethrough", "feature bits 9,");
+	disk_end(&disk);
+}
+
+static void the_cache_mode_goes_along(void **state)
+{
+	struct virtio_device *fresh;
+	struct disk disk;
+	char text[96];
+
+	disk_start(&disk, DISK_SIZE, "", F_FLUSH | F_CONFIG_WCE);
+	driver_write_config(&disk.driver, 32, 1, 0);
+	snprintf(text, sizeof(text), "%s,lock=off", disk.path);
+	driver_no_error(virtio_blk_create(text, &fresh));
+	move_to_device(&disk.driver, fresh);
+	assert_int_equal(driver_read_config(&disk.driver, 32, 1), 0);
+	driver_write_config(&disk.driver, 32, 1, 1);
+	assert_int_equal(driver_read_config(&disk.driver, 32, 1), 1);
+	disk_end(&disk);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -850,6 +895,8 @@ int main(void)
 	    cmocka_unit_test(test_readers_share_a_file),
 	    cmocka_unit_test(test_what_is_no_disk_is_refused),
 	    cmocka_unit_test(test_wrong_options_are_refused_by_name),
+	    cmocka_unit_test(a_state_is_for_the_same_disk),
+	    cmocka_unit_test(the_cache_mode_goes_along),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,7 +4,7 @@
 #include <sys/un.h>
 
 #include "virtio/console.h"
-#include "virtio_driver.h"
+#include "virtio_state.h"
 
 #define INPUT  0
 #define OUTPUT 1
@@ -167,6 +167,39 @@ static void a_socket_has_no_size(void **state)
 	assert_int_equal(driver_read_config(&f->driver, 4, 4), 1);
 }
 
+static void input_that_waits_goes_along(void **state)
+{
+	struct fixture *f = *state;
+	struct virtio_device *fresh;
+	struct chardev *backend;
+
+	driver_start(&f->driver, 0);
+	type(f, "hello");
+	offer_input(f, 0x1000, 2);
+	assert_int_equal(driver_wait(&f->driver, INPUT, NULL), 2);
+	driver_no_error(chardev_create("null", &backend));
+	driver_no_error(virtio_console_create("console", backend, &fresh));
+	move_to_device(&f->driver, fresh);
+	offer_input(f, 0x2000, 100);
+	assert_int_equal(driver_wait(&f->driver, INPUT, NULL), 3);
+	assert_memory_equal(f->driver.ram + 0x2000, "llo", 3);
+}
+
+static void a_terminal_may_be_followed_by_something_else(void **state)
+{
+	struct fixture *f = *state;
+	struct virtio_device *fresh;
+	struct chardev *backend;
+
+	f->driver.device->features |= 1; /* as with a terminal */
+	driver_start(&f->driver, 1);
+	driver_no_error(chardev_create("null", &backend));
+	driver_no_error(virtio_console_create("console", backend, &fresh));
+	move_to_device(&f->driver, fresh);
+	assert_int_equal(fresh->driver_features & 1, 1);
+	assert_int_equal(driver_read_config(&f->driver, 0, 4), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -179,6 +212,8 @@ int main(void)
 	    TEST(a_readable_input_buffer_needs_a_reset),
 	    TEST(a_writable_output_buffer_needs_a_reset),
 	    TEST(a_socket_has_no_size),
+	    TEST(input_that_waits_goes_along),
+	    TEST(a_terminal_may_be_followed_by_something_else),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

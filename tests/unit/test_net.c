@@ -9,7 +9,7 @@
 #include "virtio/net_control.h"
 #include "virtio/net_header.h"
 #include "virtio/net_pair.h"
-#include "virtio_driver.h"
+#include "virtio_state.h"
 
 #define BIT(n)	    VIRTIO_FEATURE(n)
 #define BUFFERS	    0x100000 /* receive buffers, 0x1000 apart */
@@ -547,6 +547,107 @@ static void the_link_goes_down_with_the_back_end(void **state)
 	teardown(&net);
 }
 
+/* --- From one host to the next --- */
+
+/* Moves the guest to a device with new sockets; what is left on the old ones is lost. */
+static void move_host(struct net *net)
+{
+	struct virtio_net_options options = {.id = "net0", .mtu = 1500, .mac = {2, 2, 2, 2, 2, 2}};
+	struct virtio_device *fresh;
+	struct tap tap;
+	int fds[4];
+
+	for (uint32_t i = 0; i < net->pairs; i++) {
+		int ends[2];
+
+		close(net->wires[i]);
+		assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+		fds[i] = ends[0];
+		net->wires[i] = ends[1];
+	}
+	tap_from_sockets(&tap, fds, net->pairs);
+	driver_no_error(virtio_net_create_on_tap(&options, &tap, &fresh));
+	move_to_device(&net->driver, fresh);
+}
+
+static void a_guest_is_announced_where_it_comes_to(void **state)
+{
+	static const uint8_t everybody[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+	const uint8_t *frame;
+	uint8_t packet[256];
+	struct net net;
+
+	setup(&net, MERGE | CONTROL);
+	move_host(&net);
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(wire_receive(&net, 0, packet, sizeof(packet), 5000),
+				 HEADER_SIZE + 60);
+		frame = packet + HEADER_SIZE;
+		assert_memory_equal(frame, everybody, 6);
+		assert_memory_equal(frame + 6, own_mac, 6);
+		assert_int_equal(get_be16(frame + 12), 0x8035);
+		assert_memory_equal(frame + 22, own_mac, 6);
+	}
+	assert_int_equal(wire_receive(&net, 0, packet, sizeof(packet), 700), -1);
+	teardown(&net);
+}
+
+static void what_commands_set_outlives_a_move(void **state)
+{
+	static const uint8_t set_mac[] = {1, 1, 2, 9, 9, 9, 9, 9}, pairs[] = {4, 0, 2, 0},
+			     promiscuous_off[] = {0, 0, 0};
+	uint8_t packet[4096];
+	struct net net;
+
+	setup_pairs(&net, 2);
+	driver_start(&net.driver, MERGE | CONTROL | BIT(NET_F_MQ));
+	assert_int_equal(command(&net, 4, pairs, sizeof(pairs)), NET_CONTROL_OK);
+	assert_int_equal(command(&net, 4, set_mac, sizeof(set_mac)), NET_CONTROL_OK);
+	assert_int_equal(command(&net, 4, promiscuous_off, sizeof(promiscuous_off)),
+			 NET_CONTROL_OK);
+	move_host(&net);
+	assert_int_equal(fact(&net, "queue-pairs-in-use"), 2);
+	assert_int_equal(fact(&net, "promiscuous"), 0);
+	assert_int_equal(driver_read_config(&net.driver, 0, 6), 0x090909090902);
+	/* The second pair works. */
+	offer_buffers(&net, 2, 0, 1, 2048);
+	driver_notify(&net.driver, 2);
+	make_packet(packet, 500);
+	wire_send(&net, 1, packet, 500);
+	assert_int_equal(driver_wait(&net.driver, 2, NULL), 500);
+	/* After a reset the address is the one that the guest was created with. */
+	driver_set_status(&net.driver, 0);
+	assert_memory_equal(&(uint64_t){driver_read_config(&net.driver, 0, 6)}, own_mac, 6);
+	teardown(&net);
+}
+
+static void a_packet_that_waits_for_buffers_is_not_lost(void **state)
+{
+	uint8_t packet[4096];
+	struct net net;
+
+	setup(&net, MERGE);
+	offer_buffers(&net, 0, 0, 1, 1024);
+	driver_notify(&net.driver, 0);
+	make_packet(packet, 3000);
+	wire_send(&net, 0, packet, 3000);
+	while (recv(net.wires[0], packet, 1, MSG_DONTWAIT | MSG_PEEK) > 0)
+		usleep(1000);
+	usleep(50000); /* until it was read */
+	move_host(&net);
+	assert_false(driver_used(&net.driver, 0));
+	offer_buffers(&net, 0, 1, 2, 1024);
+	driver_notify(&net.driver, 0);
+	assert_int_equal(driver_wait(&net.driver, 0, NULL), 1024);
+	assert_int_equal(driver_wait(&net.driver, 0, NULL), 1024);
+	assert_int_equal(driver_wait(&net.driver, 0, NULL), 3000 - 2048);
+	assert_memory_equal(buffer(&net, 0) + HEADER_SIZE, packet + HEADER_SIZE,
+			    1024 - HEADER_SIZE);
+	assert_memory_equal(buffer(&net, 1), packet + 1024, 1024);
+	assert_false(driver_used(&net.driver, 0));
+	teardown(&net);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -574,6 +675,9 @@ int main(void)
 	    cmocka_unit_test(a_paused_device_keeps_frames_for_later),
 	    cmocka_unit_test(a_reset_device_starts_again_with_one_pair),
 	    cmocka_unit_test(the_link_goes_down_with_the_back_end),
+	    cmocka_unit_test(a_guest_is_announced_where_it_comes_to),
+	    cmocka_unit_test(what_commands_set_outlives_a_move),
+	    cmocka_unit_test(a_packet_that_waits_for_buffers_is_not_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

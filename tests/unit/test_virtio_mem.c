@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* virtio-mem: what each request is answered, and what a resize reports. */
-#include "virtio_driver.h"
+#include "virtio_state.h"
 
 #include "virtio/mem.h"
 
@@ -326,6 +326,152 @@ static void a_device_reset_keeps_blocks_a_system_reset_does_not(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* Another machine with the same configuration, to load a state into. */
+struct other {
+	struct memory_map *map;
+	struct ram_block *elastic;
+	struct memory_region *region;
+	struct virtio_device *device;
+};
+
+static void create_other(struct other *other, uint64_t block_size)
+{
+	struct ram_backing_options backing = {.backing = RAM_BACKING_MEMFD, .host_node = -1};
+	struct virtio_mem_options options = {.id = "mem0", .node = 1};
+
+	driver_no_error(memory_map_create(&other->map));
+	driver_no_error(ram_block_create("mem0", &backing, BLOCKS * BLOCK, &other->elastic));
+	driver_no_error(memory_map_add(other->map, ELASTIC, BLOCKS * BLOCK, other->elastic, 0,
+				       block_size, &other->region));
+	options.region = other->region;
+	driver_no_error(virtio_mem_create(&options, other->map, &other->device));
+	virtio_device_quiesce(other->device);
+}
+
+static void destroy_other(struct other *other)
+{
+	virtio_device_destroy(other->device);
+	memory_map_destroy(other->map);
+	ram_block_destroy(other->elastic);
+}
+
+static struct saved_state save(struct world *world)
+{
+	virtio_device_quiesce(world->driver.device);
+	return save_device(world->driver.device);
+}
+
+static void a_load_plugs_what_was_plugged(void **state)
+{
+	struct world *world = *state;
+	struct virtio_mem_status status;
+	struct saved_state saved;
+	struct other other;
+
+	assert_int_equal(request(world, PLUG, 0, 60), ACK);
+	assert_int_equal(request(world, UNPLUG, 10, 20), ACK);
+	/* Shrinking: more is plugged than requested. */
+	driver_no_error(virtio_mem_request(world->driver.device, 8 * BLOCK));
+	saved = save(world);
+	create_other(&other, BLOCK);
+	load_device(other.device, &saved);
+	assert_memory_equal(other.region->plugged, world->region->plugged, BLOCKS / 8);
+	virtio_mem_status(other.device, &status);
+	assert_int_equal(status.requested, 8 * BLOCK);
+	assert_int_equal(status.plugged, 40 * BLOCK);
+	assert_int_equal(status.reason, VIRTIO_MEM_PENDING);
+	free(saved.bytes);
+	destroy_other(&other);
+}
+
+static int refuse_plug(struct memory_listener *listener, struct memory_region *region,
+		       uint64_t offset, uint64_t size)
+{
+	return offset ? -EBUSY : 0;
+}
+
+static struct error *accept_region(struct memory_listener *listener, struct memory_region *region)
+{
+	return NULL;
+}
+
+static void forget_region(struct memory_listener *listener, struct memory_region *region)
+{
+}
+
+static int accept_unplug(struct memory_listener *listener, struct memory_region *region,
+			 uint64_t offset, uint64_t size)
+{
+	return 0;
+}
+
+static void a_host_without_room_refuses_a_load(void **state)
+{
+	struct memory_listener listener = {.region_add = accept_region,
+					   .region_remove = forget_region,
+					   .plug = refuse_plug,
+					   .unplug = accept_unplug};
+	struct world *world = *state;
+	struct saved_state saved;
+	struct other other;
+
+	assert_int_equal(request(world, PLUG, 0, 4), ACK);
+	assert_int_equal(request(world, PLUG, 10, 3), ACK);
+	saved = save(world);
+	create_other(&other, BLOCK);
+	driver_no_error(memory_map_add_listener(other.map, &listener));
+	assert_refused(other.device, &saved, "no room for 6M of the 14M that were plugged");
+	free(saved.bytes);
+	memory_map_remove_listener(other.map, &listener);
+	destroy_other(&other);
+}
+
+static void a_state_is_for_the_same_block_size(void **state)
+{
+	struct world *world = *state;
+	struct saved_state saved;
+	struct other other;
+
+	saved = save(world);
+	create_other(&other, 2 * BLOCK);
+	assert_refused(other.device, &saved, "block size");
+	free(saved.bytes);
+	destroy_other(&other);
+}
+
+static void a_resize_goes_on_after_a_load(void **state)
+{
+	struct world *world = *state;
+	struct driver *driver = &world->driver;
+	struct virtio_device *old = driver->device;
+	struct memory_map *old_map = driver->map;
+	struct memory_region *old_region = world->region, *ram;
+	struct saved_state saved;
+	struct other other;
+
+	assert_int_equal(request(world, PLUG, 0, 4), ACK);
+	saved = save(world);
+	/* Asked for while the machine is paused: the driver has not heard of it. */
+	create_other(&other, BLOCK);
+	driver_no_error(memory_map_add(other.map, 0, RAM_SIZE, driver->block, 0, 0, &ram));
+	load_device(other.device, &saved);
+	driver->map = other.map;
+	driver_add_device(driver, other.device);
+	world->region = other.region;
+	driver_no_error(virtio_mem_request(other.device, 6 * BLOCK));
+	virtio_device_resume(other.device);
+	assert_true(__atomic_load_n(&driver->config_interrupts, __ATOMIC_RELAXED) > 0);
+	assert_int_equal(request(world, PLUG, 0, 1), ERROR);
+	assert_int_equal(request(world, PLUG, 4, 2), ACK);
+	assert_int_equal(request(world, UNPLUG, 1, 1), ACK);
+	assert_int_equal(memory_region_plugged_size(other.region), 5 * BLOCK);
+	free(saved.bytes);
+	driver->map = old_map;
+	driver->device = old;
+	world->region = old_region;
+	destroy_other(&other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -345,6 +491,10 @@ int main(void)
 	    TEST(a_quiet_driver_ran_out_of_memory_or_refuses),
 	    TEST(a_host_without_room_is_busy_and_asks_again),
 	    TEST(a_device_reset_keeps_blocks_a_system_reset_does_not),
+	    TEST(a_load_plugs_what_was_plugged),
+	    TEST(a_host_without_room_refuses_a_load),
+	    TEST(a_state_is_for_the_same_block_size),
+	    TEST(a_resize_goes_on_after_a_load),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

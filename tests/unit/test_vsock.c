@@ -8,7 +8,7 @@
 
 #include "virtio/vsock.h"
 #include "virtio/vsock_connection.h"
-#include "virtio_driver.h"
+#include "virtio_state.h"
 
 #define CID	    42
 #define PACKETS	    0x400000 /* transmitted packets are built here */
@@ -22,6 +22,7 @@ struct vsock {
 	char directory[32], path[64];
 	int listener;	       /* of HOST_PORT, or -1 */
 	unsigned int received; /* buffers taken so far */
+	unsigned int moves;
 };
 
 static int unix_socket(const char *path, bool server)
@@ -689,6 +690,78 @@ static void a_socket_left_behind_is_replaced_and_a_used_one_is_not(void **state)
 	assert_int_equal(access("/tmp/godwit-vsock-left", F_OK), -1);
 }
 
+static void move_host(struct vsock *vsock)
+{
+	struct virtio_device *fresh;
+	char text[128];
+
+	/* The old one goes with its socket first; here they must not meet. */
+	snprintf(text, sizeof(text), "cid=%d,path=%s%u", CID, vsock->path, ++vsock->moves);
+	driver_no_error(virtio_vsock_create(text, &fresh));
+	move_to_device(&vsock->driver, fresh);
+}
+
+#define EVENT 0x600000
+
+static void offer_event_buffer(struct vsock *vsock)
+{
+	memset(vsock->driver.ram + EVENT, 0xff, 8);
+	driver_offer(&vsock->driver, VSOCK_QUEUE_EVENT, &(struct driver_buffer){EVENT, 4, true}, 1);
+	driver_notify(&vsock->driver, VSOCK_QUEUE_EVENT);
+}
+
+static void a_load_ends_connections_and_says_so(void **state)
+{
+	struct vsock vsock;
+	int fd;
+
+	setup(&vsock);
+	offer_event_buffer(&vsock);
+	fd = guest_connects(&vsock);
+	assert_false(driver_used(&vsock.driver, VSOCK_QUEUE_EVENT));
+	move_host(&vsock);
+	assert_int_equal(driver_wait(&vsock.driver, VSOCK_QUEUE_EVENT, NULL), 4);
+	assert_int_equal(get_le32(vsock.driver.ram + EVENT), 0);
+	expect_end(fd);
+	close(fd);
+	/* What the guest still sends on it is reset. */
+	send_data(&vsock, "lost", 4);
+	expect(&vsock, VSOCK_OP_RST);
+	expect_silence(&vsock);
+	assert_false(driver_used(&vsock.driver, VSOCK_QUEUE_EVENT));
+	teardown(&vsock);
+}
+
+static void a_transport_reset_waits_for_a_buffer(void **state)
+{
+	struct vsock vsock;
+
+	setup(&vsock);
+	move_host(&vsock);
+	move_host(&vsock);
+	offer_event_buffer(&vsock);
+	assert_int_equal(driver_wait(&vsock.driver, VSOCK_QUEUE_EVENT, NULL), 4);
+	assert_int_equal(get_le32(vsock.driver.ram + EVENT), 0);
+	offer_event_buffer(&vsock);
+	assert_false(driver_used(&vsock.driver, VSOCK_QUEUE_EVENT));
+	teardown(&vsock);
+}
+
+static void answers_that_wait_for_buffers_are_kept(void **state)
+{
+	struct vsock vsock;
+
+	setup_without_buffers(&vsock, 0);
+	send_data(&vsock, "?", 1);
+	send_data(&vsock, "?", 1);
+	move_host(&vsock);
+	offer_buffers(&vsock, 0, 4);
+	expect(&vsock, VSOCK_OP_RST);
+	expect(&vsock, VSOCK_OP_RST);
+	expect_silence(&vsock);
+	teardown(&vsock);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -717,6 +790,9 @@ int main(void)
 	    cmocka_unit_test(the_configuration_is_the_cid),
 	    cmocka_unit_test(bad_options_are_refused_by_name),
 	    cmocka_unit_test(a_socket_left_behind_is_replaced_and_a_used_one_is_not),
+	    cmocka_unit_test(a_load_ends_connections_and_says_so),
+	    cmocka_unit_test(a_transport_reset_waits_for_a_buffer),
+	    cmocka_unit_test(answers_that_wait_for_buffers_are_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

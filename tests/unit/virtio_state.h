@@ -53,4 +53,19 @@ static inline void assert_refused(struct virtio_device *device, const struct sav
 	assert_int_equal(device->status, 0);
 }
 
+/* The driver's device ends, and @fresh goes on from its state. */
+static inline void move_to_device(struct driver *driver, struct virtio_device *fresh)
+{
+	struct saved_state saved;
+
+	virtio_device_quiesce(driver->device);
+	saved = save_device(driver->device);
+	virtio_device_destroy(driver->device);
+	driver_add_device(driver, fresh);
+	virtio_device_quiesce(fresh);
+	load_device(fresh, &saved);
+	free(saved.bytes);
+	virtio_device_resume(fresh);
+}
+
 #endif
