@@ -287,6 +287,12 @@ uint32_t state_count(struct state *state, const char *name, uint32_t count, uint
 	return state->error ? 0 : count;
 }
 
+bool state_expect(struct state *state, const char *name, size_t size)
+{
+	return state_check(state, !state->loading || state->size - state->offset >= size, name,
+			   "announces more than there is");
+}
+
 void state_same(struct state *state, const char *name, uint64_t value)
 {
 	uint64_t other = value;

@@ -92,6 +92,11 @@ void state_bitmap(struct state *state, const char *name, uint64_t *bitmap, size_
  */
 uint32_t state_count(struct state *state, const char *name, uint32_t count, uint32_t maximum);
 /*
+ * Fails a load unless so many bytes are left, as they must be for what follows: before memory is
+ * allocated for it. Returns whether the state is still good.
+ */
+bool state_expect(struct state *state, const char *name, size_t size);
+/*
  * A value that both sides must have alike, such as a size in the configuration: saved, and compared
  * when loaded.
  */

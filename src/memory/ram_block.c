@@ -288,6 +288,32 @@ void ram_block_set_granule(struct ram_block *block, uint64_t granule)
 		madvise(block->host, block->size, MADV_NOHUGEPAGE);
 }
 
+void ram_block_set_reserving(struct ram_block *block)
+{
+	block->reserving = block->options.backing == RAM_BACKING_HUGETLB;
+}
+
+/* A shared mapping takes reservations for its file, which stay when it goes. 0 or an errno. */
+static int reserve_huge_pages(const struct ram_block *block, uint64_t offset, uint64_t size)
+{
+	void *place = mmap(NULL, size, PROT_NONE, MAP_SHARED, block->fd, (off_t)offset);
+
+	if (place == MAP_FAILED)
+		return errno;
+	munmap(place, size);
+	return 0;
+}
+
+/* Takes the pages now, or reserves them. 0 or an errno. */
+static int take_pages(const struct ram_block *block, uint64_t offset, uint64_t size)
+{
+	if (block->fd < 0)
+		return madvise(block->host + offset, size, MADV_POPULATE_WRITE) < 0 ? errno : 0;
+	if (block->reserving)
+		return reserve_huge_pages(block, offset, size);
+	return fallocate(block->fd, 0, (off_t)offset, (off_t)size) < 0 ? errno : 0;
+}
+
 int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size)
 {
 	bool certain = block->options.backing == RAM_BACKING_HUGETLB ||
@@ -296,12 +322,11 @@ int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size)
 
 	if (!certain && !block->options.prealloc)
 		return 0;
-	if (block->fd < 0)
-		failure = madvise(block->host + offset, size, MADV_POPULATE_WRITE) < 0 ? errno : 0;
-	else
-		failure = fallocate(block->fd, 0, (off_t)offset, (off_t)size) < 0 ? errno : 0;
+	failure = take_pages(block, offset, size);
 	if (!failure)
 		return 0;
+	if (block->reserving) /* all or nothing */
+		return -ENOMEM;
 	/* fallocate and madvise stop half way; what they did must not stay. */
 	if (ram_block_discard(block, offset, size) < 0)
 		log_error("memory '%s': cannot give back a range that was half committed",
@@ -341,6 +366,10 @@ static void tell_watchers(struct ram_block *block, uint64_t offset, uint64_t siz
 int ram_block_discard(struct ram_block *block, uint64_t offset, uint64_t size)
 {
 	tell_watchers(block, offset, size);
+	/* A hole gives back the reservations of pages that were taken, not of others: take them all. */
+	if (block->reserving && fallocate(block->fd, 0, (off_t)offset, (off_t)size) < 0)
+		log_warning("memory '%s': huge pages may stay reserved: %s", block->name,
+			    strerror(errno));
 	if (block->fd < 0)
 		return madvise(block->host + offset, size, MADV_DONTNEED) < 0 ? -errno : 0;
 	return fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,

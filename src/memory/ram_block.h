@@ -49,6 +49,7 @@ struct ram_block {
 	uint64_t size;	    /* bytes, a multiple of page_size */
 	uint64_t page_size; /* bytes */
 	int fd;		    /* -1 for anonymous memory */
+	bool reserving;	    /* ram_block_set_reserving */
 	pthread_rwlock_t watchers_lock; /* guards watchers; read-held while they are called */
 	const struct ram_block_watcher *watchers[2];
 };
@@ -84,6 +85,13 @@ DEFINE_CLEANUP(ram_block, struct ram_block *, ram_block_destroy)
  * pages are kept out, because the host frees a huge page only when all of it is given back.
  */
 void ram_block_set_granule(struct ram_block *block, uint64_t granule);
+
+/*
+ * From now on huge pages are reserved in the pool when they are committed, and taken from it when
+ * they are first touched: pages stay missing (userfault.h) without being less certain. Before the
+ * first commit; for other backings it changes nothing.
+ */
+void ram_block_set_reserving(struct ram_block *block);
 
 /*
  * Makes host memory certain for [offset, offset + size), both multiples of the page size: huge

@@ -59,11 +59,12 @@ void snapshot_plugged_state(void *context, struct state *state)
 	state_u64(state, "size", &plugged->size);
 	state_u64(state, "unit", &plugged->unit);
 	if (!state_check(state,
-			 is_power_of_two(plugged->unit) &&
-			     plugged->unit >= SNAPSHOT_PLUGGED_UNIT_MIN && plugged->size &&
-			     plugged->size <= SNAPSHOT_RAM_MAX &&
+			 is_power_of_two(plugged->unit) && plugged->unit >= SNAPSHOT_PAGE_SIZE &&
+			     plugged->size && plugged->size <= SNAPSHOT_RAM_MAX &&
 			     is_aligned(plugged->size, plugged->unit),
 			 "unit", "does not divide the size of the block"))
+		return;
+	if (!state_expect(state, "size", bitmap_words(plugged->size / plugged->unit) * 8))
 		return;
 	if (state_loading(state)) {
 		plugged->bits = bitmap_create(plugged->size / plugged->unit);

@@ -15,7 +15,6 @@
 #define SNAPSHOT_RANGES_MAX	  512
 #define SNAPSHOT_MEMORY_VERSION	  1
 #define SNAPSHOT_PLUGGED_VERSION  1
-#define SNAPSHOT_PLUGGED_UNIT_MIN (2 << 20) /* bytes; as many units as fit into SNAPSHOT_RAM_MAX */
 
 /* [address, address + size) of guest-physical memory is [offset, offset + size) of a block. */
 struct snapshot_range {
@@ -34,7 +33,7 @@ void snapshot_memory_state(void *context, struct state *state);
 struct snapshot_plugged {
 	char block[SNAPSHOT_NAME_MAX + 1];
 	uint64_t size;	/* of the block, bytes, a multiple of @unit */
-	uint64_t unit;	/* bytes, a power of two, at least SNAPSHOT_PLUGGED_UNIT_MIN */
+	uint64_t unit;	/* bytes, a power of two, at least a page */
 	uint64_t *bits; /* bit n: unit n is plugged. A load allocates it: free it with free(). */
 };
 

@@ -20,15 +20,17 @@ FLOORS = {
     "kvm": ["memory"],
     "pci": ["base"],
     "snapshot": ["base"],
+    "migration": ["memory", "snapshot"],
     "virtio": ["memory", "pci"],
-    "machine": ["kvm", "virtio"],
+    "machine": ["kvm", "virtio", "migration"],
     "control": ["machine"],
-    "cli": ["control", "snapshot"],
+    "cli": ["control"],
 }
 
 # What each library needs from outside.
-SYSTEM_LIBRARIES = {"snapshot": ["-ljansson", "-lxxhash"], "virtio": ["-ljansson", "-luring"],
-                    "machine": ["-ljansson", "-luring"], "control": ["-ljansson", "-luring"]}
+SYSTEM_LIBRARIES = {"snapshot": ["-ljansson", "-lxxhash"], "migration": ["-ljansson", "-lxxhash", "-luring"],
+                    "virtio": ["-ljansson", "-luring"], "machine": ["-ljansson", "-lxxhash", "-luring"],
+                    "control": ["-ljansson", "-lxxhash", "-luring"]}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([a-z0-9_]+)/', re.MULTILINE)
 

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One chunk, from its content to the file: which pages are not zero, which of them the base does
+ * not have alike, the checksum, the writes. Runs on a channel's thread.
+ */
+#include <string.h>
+
+#include "migration/ram_save_private.h"
+
+static uint64_t pages_not_zero(const uint8_t *bytes, uint64_t present)
+{
+	static const uint8_t zeros[PAGE];
+	uint64_t mask = 0;
+
+	for (uint64_t left = present; left; left &= left - 1) {
+		uint64_t page = (uint64_t)__builtin_ctzll(left);
+
+		if (memcmp(bytes + page * PAGE, zeros, PAGE) != 0)
+			mask |= 1ULL << page;
+	}
+	return mask;
+}
+
+/*
+ * Takes pages off *stored that the base has alike: those are inherited. A chunk whose checksum is
+ * the base's is not read at all.
+ */
+static struct error *compare_with_base(struct save_channel *channel,
+				       const struct saved_block *block, uint64_t chunk,
+				       const uint8_t *content, struct snapshot_checksum checksum,
+				       uint64_t *stored, uint64_t *inherited)
+{
+	uint64_t same = 0;
+	int result;
+
+	*inherited = 0;
+	if (!block->base || !*stored)
+		return NULL;
+	if (snapshot_checksum_equal(checksum, block->base->checksums[chunk])) {
+		*inherited = *stored;
+		*stored = 0;
+		return NULL;
+	}
+	if (snapshot_chunk_is_zero(block->base, chunk))
+		return NULL;
+	result = snapshot_chunk_read(block->base, chunk, channel->base);
+	if (result < 0)
+		return snapshot_chunk_error(block->base, chunk, result);
+	for (uint64_t left = *stored; left; left &= left - 1) {
+		uint64_t page = (uint64_t)__builtin_ctzll(left);
+
+		if (memcmp(content + page * PAGE, channel->base + page * PAGE, PAGE) == 0)
+			same |= 1ULL << page;
+	}
+	*inherited = same;
+	*stored &= ~same;
+	return NULL;
+}
+
+/* The content of a chunk of which only @stored is not zero, without touching the other pages. */
+static const uint8_t *whole_content(struct save_channel *channel, const uint8_t *bytes,
+				    uint64_t size, uint64_t stored)
+{
+	if (stored == ram_page_mask(size))
+		return bytes;
+	memset(channel->scratch, 0, size);
+	FOR_EACH_PAGE_RUN(run, stored)
+	memcpy(channel->scratch + run.first * PAGE, bytes + run.first * PAGE, run.count * PAGE);
+	return channel->scratch;
+}
+
+struct error *ram_save_chunk(struct save_channel *channel, const struct saved_block *block,
+			     uint64_t chunk, uint8_t *bytes, uint64_t present, struct copy *copy)
+{
+	struct ram_save *save = channel->save;
+	uint64_t size = ram_chunk_size(block->block, chunk);
+	uint64_t stored = pages_not_zero(bytes, present), inherited = 0;
+	struct snapshot_checksum checksum = {0};
+
+	if (stored) {
+		const uint8_t *content = whole_content(channel, bytes, size, stored);
+
+		checksum = snapshot_checksum(content, size);
+		TRY(compare_with_base(channel, block, chunk, content, checksum, &stored,
+				      &inherited));
+	}
+	snapshot_writer_set_chunk(save->writer, block->index, chunk, stored, inherited, checksum);
+	FOR_EACH_PAGE_RUN(run, stored)
+	{
+		if (copy)
+			copy->uses++;
+		page_io_submit(channel->io, bytes + run.first * PAGE, run.count * PAGE,
+			       snapshot_writer_page_offset(save->writer, block->index,
+							   chunk * CHUNK_PAGES + run.first),
+			       copy);
+		__atomic_fetch_add(&save->stored_bytes, run.count * PAGE, __ATOMIC_RELAXED);
+	}
+	page_io_poll(channel->io);
+	__atomic_fetch_add(&save->done_bytes, size, __ATOMIC_RELAXED);
+	return NULL;
+}

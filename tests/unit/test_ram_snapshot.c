@@ -1,0 +1,579 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Guest memory into a snapshot file and back: in place, while it is written to, eagerly, lazily. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "migration/ram_lazy.h"
+#include "migration/ram_load.h"
+#include "migration/ram_save.h"
+
+#define PAGE	   KIB(4)
+#define BLOCKS	   3
+#define BLOCK_SIZE (MIB(8) + KIB(8)) /* the last chunk is short */
+#define HUGE_SIZE  MIB(8)
+#define UNIT	   MIB(2)
+
+/* Boot memory on memfd, boot memory on anonymous pages (or huge ones), and an elastic region. */
+struct memory {
+	struct memory_map *map;
+	struct ram_block *blocks[BLOCKS];
+	struct memory_region *elastic;
+	struct userfault *userfault;
+};
+
+static char folder[] = "/var/tmp/godwit-test-XXXXXX";
+static char path[64], base_path[64];
+
+static bool memory_create(struct memory *memory, enum ram_backing backing)
+{
+	static const char *const names[] = {"memory0", "memory1", "mem0"};
+	struct memory_region *region;
+
+	memset(memory, 0, sizeof(*memory));
+	assert_null(memory_map_create(&memory->map));
+	for (int i = 0; i < BLOCKS; i++) {
+		struct ram_backing_options options = {.backing =
+							  i == 1 ? backing : RAM_BACKING_MEMFD,
+						      .page_size = MIB(2),
+						      .host_node = -1};
+		uint64_t size =
+		    i == 2 || (i == 1 && backing == RAM_BACKING_HUGETLB) ? HUGE_SIZE : BLOCK_SIZE;
+
+		assert_null(ram_block_create(names[i], &options, size, &memory->blocks[i]));
+		ram_block_set_reserving(memory->blocks[i]);
+		if (i == 1 && backing == RAM_BACKING_HUGETLB &&
+		    ram_block_commit(memory->blocks[i], 0, size) < 0)
+			return false;
+		if (i == 1 && backing == RAM_BACKING_HUGETLB)
+			assert_int_equal(ram_block_discard(memory->blocks[i], 0, size), 0);
+		assert_null(memory_map_add(memory->map, GIB(i), size, memory->blocks[i], 0,
+					   i == 2 ? UNIT : 0, &region));
+	}
+	memory->elastic = region;
+	assert_int_equal(memory_region_plug(memory->map, region, UNIT, UNIT), 0);
+	return true;
+}
+
+static void memory_destroy(struct memory *memory)
+{
+	userfault_destroy(memory->userfault);
+	memory_map_destroy(memory->map);
+	for (int i = 0; i < BLOCKS; i++)
+		ram_block_destroy(memory->blocks[i]);
+}
+
+static bool open_userfault(struct memory *memory)
+{
+	struct error *error = userfault_create(2, &memory->userfault);
+
+	error_free(error);
+	return !error;
+}
+
+/* What is at @offset of block @i of an example memory: every third page is zero, some MiB are. */
+static uint8_t pattern(int i, uint64_t offset, unsigned int seed)
+{
+	uint64_t page = offset / PAGE;
+
+	if (page % 3 == 0 || (page / 256) % 4 == 2)
+		return 0;
+	return (uint8_t)(1 + (page * 31 + (uint64_t)i * 7 + seed) % 255);
+}
+
+static bool is_plugged(int i, uint64_t offset)
+{
+	return i < 2 || (offset >= UNIT && offset < 2 * UNIT);
+}
+
+static void fill(struct memory *memory, unsigned int seed)
+{
+	for (int i = 0; i < BLOCKS; i++)
+		for (uint64_t offset = 0; offset < memory->blocks[i]->size; offset += PAGE)
+			if (is_plugged(i, offset) && pattern(i, offset, seed))
+				memset(memory->blocks[i]->host + offset, pattern(i, offset, seed),
+				       PAGE);
+}
+
+static void check(struct memory *memory, unsigned int seed)
+{
+	for (int i = 0; i < BLOCKS; i++)
+		for (uint64_t offset = 0; offset < memory->blocks[i]->size; offset += PAGE) {
+			const uint8_t *page = memory->blocks[i]->host + offset;
+			uint8_t want = is_plugged(i, offset) ? pattern(i, offset, seed) : 0;
+
+			assert_int_equal(page[0], want);
+			assert_memory_equal(page, page + 1, PAGE - 1);
+		}
+}
+
+static struct snapshot_writer *writer_for(struct memory *memory, const char *name, bool direct,
+					  const struct snapshot_file *base)
+{
+	struct snapshot_writer_options options = {.path = name, .direct = direct, .base = base};
+	struct snapshot_block_plan plans[BLOCKS];
+	struct snapshot_writer *writer;
+
+	assert_int_equal(ram_save_plan(memory->map, plans, BLOCKS), BLOCKS);
+	assert_string_equal(plans[2].name, "mem0");
+	assert_null(snapshot_writer_create(&options, plans, BLOCKS, &writer));
+	return writer;
+}
+
+static void save(struct memory *memory, const char *name, bool direct, uint32_t channels,
+		 const struct snapshot_file *base)
+{
+	struct ram_save_options options = {.channels = channels, .direct = direct, .base = base};
+	struct snapshot_writer *writer = writer_for(memory, name, direct, base);
+	struct ram_save_progress progress;
+	struct ram_save *saving;
+
+	assert_null(ram_save_create(memory->map, writer, &options, &saving));
+	assert_null(ram_save_run(saving));
+	ram_save_progress(saving, &progress);
+	assert_int_equal(progress.done, progress.total);
+	assert_null(snapshot_writer_finish(writer));
+	ram_save_destroy(saving);
+	snapshot_writer_destroy(writer);
+}
+
+static void load(struct memory *memory, const char *name, bool direct, uint32_t channels)
+{
+	struct ram_load_options options = {.channels = channels, .direct = direct};
+	struct snapshot_file *file;
+	struct ram_load_progress progress;
+	struct ram_load *loading;
+
+	assert_null(snapshot_file_open(name, NULL, &file));
+	assert_null(ram_load_check(memory->map, file));
+	assert_null(ram_load_create(memory->map, file, &options, &loading));
+	assert_null(ram_load_run(loading));
+	ram_load_progress(loading, &progress);
+	assert_int_equal(progress.done, progress.total);
+	ram_load_destroy(loading);
+	snapshot_file_close(file);
+}
+
+static void round_trip(enum ram_backing backing, bool direct, uint32_t channels)
+{
+	struct memory from, to;
+
+	if (!memory_create(&from, backing) || !memory_create(&to, backing))
+		skip();
+	fill(&from, 1);
+	save(&from, path, direct, channels, NULL);
+	check(&from, 1);
+	load(&to, path, direct, channels);
+	check(&to, 1);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void test_anonymous_memory_comes_back(void **unused)
+{
+	round_trip(RAM_BACKING_ANON, false, 2);
+}
+
+static void test_huge_pages_come_back(void **unused)
+{
+	round_trip(RAM_BACKING_HUGETLB, false, 2);
+}
+
+static void test_memory_comes_back_past_the_page_cache(void **unused)
+{
+	round_trip(RAM_BACKING_ANON, true, 3);
+}
+
+static void test_saving_fills_no_holes(void **unused)
+{
+	struct memory memory;
+	uint64_t before, used = 0;
+
+	assert_true(memory_create(&memory, RAM_BACKING_MEMFD));
+	fill(&memory, 1);
+	before = ram_block_resident(memory.blocks[0]);
+	save(&memory, path, false, 1, NULL);
+	assert_int_equal(ram_block_resident(memory.blocks[0]), before);
+	assert_true(ram_block_resident(memory.blocks[2]) <= UNIT);
+	for (uint64_t offset = 0; offset < BLOCK_SIZE; offset += PAGE)
+		used += pattern(0, offset, 1) ? PAGE : 0;
+	assert_true(before <= used + MIB(2)); /* and the test itself did not, either */
+	memory_destroy(&memory);
+}
+
+static void test_loading_fills_no_holes(void **unused)
+{
+	struct memory from, to;
+
+	assert_true(memory_create(&from, RAM_BACKING_MEMFD));
+	assert_true(memory_create(&to, RAM_BACKING_MEMFD));
+	fill(&from, 1);
+	save(&from, path, false, 1, NULL);
+	load(&to, path, false, 1);
+	assert_true(ram_block_resident(to.blocks[0]) <= ram_block_resident(from.blocks[0]));
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void test_only_changes_are_stored_over_a_base(void **unused)
+{
+	struct memory from, to;
+	struct snapshot_file *base, *file;
+	uint64_t stored = 0;
+
+	assert_true(memory_create(&from, RAM_BACKING_ANON));
+	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	fill(&from, 1);
+	save(&from, base_path, false, 2, NULL);
+	from.blocks[0]->host[PAGE] ^= 0xff;		    /* changed */
+	from.blocks[1]->host[3 * PAGE] = 1;		    /* was zero */
+	memset(from.blocks[1]->host + MIB(1), 0, KIB(256)); /* is zero now */
+	assert_null(snapshot_file_open(base_path, NULL, &base));
+	save(&from, path, false, 2, base);
+	snapshot_file_close(base);
+	assert_null(snapshot_file_open(path, NULL, &file));
+	for (int i = 0; i < BLOCKS; i++)
+		for (uint64_t chunk = 0; chunk < snapshot_block_chunks(&file->blocks[i]); chunk++)
+			stored += (uint64_t)__builtin_popcountll(file->blocks[i].stored[chunk]);
+	assert_int_equal(stored, 2);
+	snapshot_file_close(file);
+	load(&to, path, false, 2);
+	for (int i = 0; i < BLOCKS; i++)
+		assert_memory_equal(from.blocks[i]->host, to.blocks[i]->host, from.blocks[i]->size);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void test_a_damaged_page_is_refused(void **unused)
+{
+	struct ram_load_options options = {.channels = 2};
+	struct memory from, to;
+	struct snapshot_file *file;
+	struct ram_load *loading;
+	struct error *error;
+	uint8_t byte = 0x55;
+
+	assert_true(memory_create(&from, RAM_BACKING_ANON));
+	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	fill(&from, 1);
+	save(&from, path, false, 1, NULL);
+	assert_null(snapshot_file_open(path, NULL, &file));
+	FILE *raw = fopen(path, "r+");
+
+	fseek(raw, (long)(file->blocks[1].pages_offset + PAGE + 5), SEEK_SET);
+	fwrite(&byte, 1, 1, raw);
+	fclose(raw);
+	assert_null(ram_load_create(to.map, file, &options, &loading));
+	error = ram_load_run(loading);
+	assert_non_null(error);
+	assert_non_null(strstr(error_message(error), "memory1"));
+	error_free(error);
+	ram_load_destroy(loading);
+	snapshot_file_close(file);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void test_content_for_unplugged_memory_is_refused(void **unused)
+{
+	struct memory from, to;
+	struct snapshot_file *file;
+	struct error *error;
+
+	assert_true(memory_create(&from, RAM_BACKING_ANON));
+	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	fill(&from, 1);
+	save(&from, path, false, 1, NULL);
+	assert_int_equal(memory_region_unplug(to.map, to.elastic, UNIT, UNIT), 0);
+	assert_null(snapshot_file_open(path, NULL, &file));
+	error = ram_load_check(to.map, file);
+	assert_non_null(error);
+	assert_non_null(strstr(error_message(error), "not plugged"));
+	error_free(error);
+	snapshot_file_close(file);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void test_a_cancelled_save_leaves_the_old_file(void **unused)
+{
+	struct ram_save_options options = {.channels = 2};
+	struct memory memory;
+	struct snapshot_writer *writer;
+	struct ram_save *saving;
+	struct error *error;
+
+	assert_true(memory_create(&memory, RAM_BACKING_ANON));
+	fill(&memory, 1);
+	save(&memory, path, false, 1, NULL);
+	writer = writer_for(&memory, path, false, NULL);
+	assert_null(ram_save_create(memory.map, writer, &options, &saving));
+	ram_save_cancel(saving);
+	error = ram_save_run(saving);
+	assert_int_equal(error_code(error), ECANCELED);
+	error_free(error);
+	ram_save_destroy(saving);
+	snapshot_writer_destroy(writer);
+	memory_destroy(&memory);
+	assert_true(memory_create(&memory, RAM_BACKING_ANON));
+	load(&memory, path, false, 1);
+	check(&memory, 1);
+	memory_destroy(&memory);
+}
+
+/* --- While it is written to -------------------------------------------------------------------- */
+
+struct scribbler {
+	struct memory *memory;
+	bool stop; /* atomic */
+	uint64_t written;
+};
+
+/* Writes to every page again and again, in an order of its own, and gives some back. */
+static void *scribble(void *context)
+{
+	struct scribbler *scribbler = context;
+	uint64_t step = 0;
+
+	while (!__atomic_load_n(&scribbler->stop, __ATOMIC_RELAXED)) {
+		struct ram_block *block = scribbler->memory->blocks[step % 2];
+		uint64_t pages = block->size / PAGE;
+		uint64_t offset = step * 7919 % pages * PAGE;
+
+		memset(block->host + offset, (int)(step | 1), PAGE);
+		if (step % 97 == 0)
+			assert_int_equal(ram_block_discard(block,
+							   align_down(offset, block->page_size),
+							   block->page_size),
+					 0);
+		step++;
+	}
+	scribbler->written = step;
+	return NULL;
+}
+
+static void save_live(enum ram_backing backing)
+{
+	struct ram_save_options options = {.channels = 2};
+	struct scribbler scribbler = {};
+	struct memory from, to;
+	struct snapshot_writer *writer;
+	struct ram_save *saving;
+	pthread_t thread;
+
+	if (!memory_create(&from, backing) || !memory_create(&to, backing) ||
+	    !open_userfault(&from))
+		skip();
+	for (int round = 0; round < 5; round++) {
+		fill(&from, 2);
+		writer = writer_for(&from, path, false, NULL);
+		assert_null(ram_save_create(from.map, writer, &options, &saving));
+		assert_null(ram_save_watch(saving, from.userfault));
+		/* What the guest does before the moment belongs to the image. */
+		memset(from.blocks[0]->host, 0, from.blocks[0]->size);
+		memset(from.blocks[1]->host, 0, from.blocks[1]->size);
+		fill(&from, 3);
+		assert_null(ram_save_protect(saving));
+		scribbler = (struct scribbler){.memory = &from};
+		assert_int_equal(pthread_create(&thread, NULL, scribble, &scribbler), 0);
+		assert_null(ram_save_run(saving));
+		__atomic_store_n(&scribbler.stop, true, __ATOMIC_RELAXED);
+		pthread_join(thread, NULL);
+		assert_true(scribbler.written > 0);
+		assert_null(snapshot_writer_finish(writer));
+		ram_save_destroy(saving);
+		snapshot_writer_destroy(writer);
+		for (int i = 0; i < 2; i++) /* for the next round */
+			assert_int_equal(ram_block_discard(from.blocks[i], 0, from.blocks[i]->size),
+					 0);
+	}
+	load(&to, path, false, 2);
+	check(&to, 3);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void test_anonymous_memory_that_is_written_to_is_saved_as_it_was(void **unused)
+{
+	save_live(RAM_BACKING_ANON);
+}
+
+static void test_memfd_that_is_written_to_is_saved_as_it_was(void **unused)
+{
+	save_live(RAM_BACKING_MEMFD);
+}
+
+static void test_huge_pages_that_are_written_to_are_saved_as_they_were(void **unused)
+{
+	save_live(RAM_BACKING_HUGETLB);
+}
+
+/* --- Lazily ------------------------------------------------------------------------------------ */
+
+struct news {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool completed, failed;
+};
+
+static void on_completed(void *context)
+{
+	struct news *news = context;
+
+	pthread_mutex_lock(&news->lock);
+	news->completed = true;
+	pthread_cond_signal(&news->changed);
+	pthread_mutex_unlock(&news->lock);
+}
+
+static void on_failed(void *context, struct error *error)
+{
+	struct news *news = context;
+
+	error_free(error);
+	pthread_mutex_lock(&news->lock);
+	news->failed = true;
+	pthread_cond_signal(&news->changed);
+	pthread_mutex_unlock(&news->lock);
+}
+
+static const struct ram_lazy_ops lazy_ops = {.completed = on_completed, .failed = on_failed};
+
+static void load_lazily(enum ram_backing backing, bool ask)
+{
+	struct news news = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false};
+	struct memory from, to;
+	struct snapshot_file *file;
+	struct ram_lazy_progress progress;
+	struct ram_lazy *lazy;
+
+	if (!memory_create(&from, backing) || !memory_create(&to, backing) || !open_userfault(&to))
+		skip();
+	fill(&from, 4);
+	save(&from, path, false, 2, NULL);
+	assert_null(snapshot_file_open(path, NULL, &file));
+	assert_null(ram_load_check(to.map, file));
+	assert_null(ram_lazy_create(to.map, file, to.userfault, &lazy_ops, &news, &lazy));
+	if (ask)
+		check(&to, 4); /* everything comes because it is asked for */
+	assert_null(ram_lazy_start(lazy, 2));
+	pthread_mutex_lock(&news.lock);
+	while (!news.completed && !news.failed)
+		pthread_cond_wait(&news.changed, &news.lock);
+	pthread_mutex_unlock(&news.lock);
+	assert_true(news.completed);
+	ram_lazy_progress(lazy, &progress);
+	assert_int_equal(progress.done, progress.total);
+	ram_lazy_destroy(lazy);
+	check(&to, 4);
+	snapshot_file_close(file);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void test_anonymous_memory_comes_when_it_is_touched(void **unused)
+{
+	load_lazily(RAM_BACKING_ANON, true);
+}
+
+static void test_memfd_comes_when_it_is_touched(void **unused)
+{
+	load_lazily(RAM_BACKING_MEMFD, true);
+}
+
+static void test_huge_pages_come_when_they_are_touched(void **unused)
+{
+	load_lazily(RAM_BACKING_HUGETLB, true);
+}
+
+static void test_everything_comes_by_itself(void **unused)
+{
+	load_lazily(RAM_BACKING_ANON, false);
+}
+
+static void test_memory_that_was_given_back_does_not_come_again(void **unused)
+{
+	struct news news = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false};
+	struct memory from, to;
+	struct snapshot_file *file;
+	struct ram_lazy *lazy;
+
+	assert_true(memory_create(&from, RAM_BACKING_ANON));
+	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	if (!open_userfault(&to))
+		skip();
+	fill(&from, 4);
+	save(&from, path, false, 2, NULL);
+	assert_null(snapshot_file_open(path, NULL, &file));
+	assert_null(ram_lazy_create(to.map, file, to.userfault, &lazy_ops, &news, &lazy));
+	/* One page of a chunk, and several chunks. */
+	assert_int_equal(ram_block_discard(to.blocks[0], PAGE, PAGE), 0);
+	assert_int_equal(ram_block_discard(to.blocks[0], MIB(1), KIB(768)), 0);
+	assert_int_equal(memory_region_unplug(to.map, to.elastic, UNIT, UNIT), 0);
+	assert_int_equal(to.blocks[0]->host[PAGE], 0);
+	assert_int_equal(to.blocks[0]->host[2 * PAGE], pattern(0, 2 * PAGE, 4));
+	assert_null(ram_lazy_start(lazy, 2));
+	pthread_mutex_lock(&news.lock);
+	while (!news.completed && !news.failed)
+		pthread_cond_wait(&news.changed, &news.lock);
+	pthread_mutex_unlock(&news.lock);
+	ram_lazy_destroy(lazy);
+	for (uint64_t offset = MIB(1); offset < MIB(1) + KIB(768); offset += PAGE)
+		assert_int_equal(to.blocks[0]->host[offset], 0);
+	assert_int_equal(ram_block_resident(to.blocks[2]), 0);
+	snapshot_file_close(file);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static int make_folder(void **unused)
+{
+	if (!mkdtemp(folder))
+		return -1;
+	snprintf(path, sizeof(path), "%s/snapshot", folder);
+	snprintf(base_path, sizeof(base_path), "%s/base", folder);
+	return 0;
+}
+
+static int remove_folder(void **unused)
+{
+	unlink(path);
+	unlink(base_path);
+	return rmdir(folder); /* fails if a partial file is left */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_anonymous_memory_comes_back),
+	    cmocka_unit_test(test_huge_pages_come_back),
+	    cmocka_unit_test(test_memory_comes_back_past_the_page_cache),
+	    cmocka_unit_test(test_saving_fills_no_holes),
+	    cmocka_unit_test(test_loading_fills_no_holes),
+	    cmocka_unit_test(test_only_changes_are_stored_over_a_base),
+	    cmocka_unit_test(test_a_damaged_page_is_refused),
+	    cmocka_unit_test(test_content_for_unplugged_memory_is_refused),
+	    cmocka_unit_test(test_a_cancelled_save_leaves_the_old_file),
+	    cmocka_unit_test(test_anonymous_memory_that_is_written_to_is_saved_as_it_was),
+	    cmocka_unit_test(test_memfd_that_is_written_to_is_saved_as_it_was),
+	    cmocka_unit_test(test_huge_pages_that_are_written_to_are_saved_as_they_were),
+	    cmocka_unit_test(test_anonymous_memory_comes_when_it_is_touched),
+	    cmocka_unit_test(test_memfd_comes_when_it_is_touched),
+	    cmocka_unit_test(test_huge_pages_come_when_they_are_touched),
+	    cmocka_unit_test(test_everything_comes_by_itself),
+	    cmocka_unit_test(test_memory_that_was_given_back_does_not_come_again),
+	};
+
+	return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
