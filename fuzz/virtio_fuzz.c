@@ -316,30 +316,69 @@ static void check_invariants(const struct virtio_device *device)
 	}
 }
 
+void virtio_fuzz_attach(struct virtio_fuzz *fuzz, struct virtio_device *device)
+{
+	fuzz->device = device;
+	device->map = fuzz->map;
+	if (device->transport)
+		return;
+	device->transport_ops = &transport_ops;
+	device->transport = fuzz;
+}
+
+void virtio_fuzz_start(struct virtio_fuzz *fuzz, uint64_t features, uint16_t size)
+{
+	fuzz->features = features;
+	start_device(fuzz, size);
+}
+
+void virtio_fuzz_adopt(struct virtio_fuzz *fuzz)
+{
+	struct virtio_device *device = fuzz->device;
+
+	fuzz->features = device->driver_features;
+	for (uint16_t i = 0; i < MIN(device->queue_count, VIRTIO_FUZZ_QUEUES_MAX); i++) {
+		const struct virtqueue *ring = &device->queues[i].ring;
+
+		fuzz->queues[i] = (struct virtio_fuzz_queue){
+		    .descriptors = ring->layout.descriptors,
+		    .driver = ring->layout.driver,
+		    .device = ring->layout.device,
+		    .size = ring->layout.size,
+		    .next = ring->next_avail % ring->layout.size,
+		    .available = ring->next_avail,
+		    .wrap = ring->avail_wrap,
+		};
+	}
+}
+
+void virtio_fuzz_play(struct virtio_fuzz *fuzz, const uint8_t *data, size_t size)
+{
+	struct fuzz_input input = {.data = data, .left = size};
+
+	while (input.left) {
+		play_move(fuzz, &input);
+		check_invariants(fuzz->device);
+	}
+	turn_loop(fuzz->device);
+	json_decref(virtio_device_describe(fuzz->device));
+	virtio_device_resume(fuzz->device);
+	virtio_device_set_status(fuzz->device, 0);
+}
+
 void virtio_fuzz_run(struct virtio_fuzz *fuzz, struct virtio_device *device, const uint8_t *data,
 		     size_t size)
 {
 	struct fuzz_input input = {.data = data, .left = size};
 	uint64_t features;
 
-	fuzz->device = device;
-	device->map = fuzz->map;
-	device->transport_ops = &transport_ops;
-	device->transport = fuzz;
+	virtio_fuzz_attach(fuzz, device);
 	features = fuzz_take64(&input);
 	/* Mostly what a sane driver asks for; a set top bit lets all through. */
 	if (!(features >> 63))
 		features = (features & device->features) | VIRTIO_FEATURE(VIRTIO_F_VERSION_1);
-	fuzz->features = features;
-	start_device(fuzz, fuzz_take16(&input));
-	while (input.left) {
-		play_move(fuzz, &input);
-		check_invariants(device);
-	}
-	turn_loop(device);
-	json_decref(virtio_device_describe(device));
-	virtio_device_resume(device);
-	virtio_device_set_status(device, 0);
+	virtio_fuzz_start(fuzz, features, fuzz_take16(&input));
+	virtio_fuzz_play(fuzz, input.data, input.left);
 	virtio_device_destroy(device);
 	fuzz->device = NULL;
 }

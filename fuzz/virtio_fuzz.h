@@ -59,6 +59,13 @@ void virtio_fuzz_setup(struct virtio_fuzz *fuzz);
  */
 void virtio_fuzz_run(struct virtio_fuzz *fuzz, struct virtio_device *device, const uint8_t *data,
 		     size_t size);
+/* The parts of a run, for a target that does something else in between. */
+void virtio_fuzz_attach(struct virtio_fuzz *fuzz, struct virtio_device *device);
+/* Does what a driver with @features does up to DRIVER_OK; queues of @size entries, 0: the most. */
+void virtio_fuzz_start(struct virtio_fuzz *fuzz, uint64_t features, uint16_t size);
+/* Takes the driver's side of the queues from those of the device, whose state was loaded. */
+void virtio_fuzz_adopt(struct virtio_fuzz *fuzz);
+void virtio_fuzz_play(struct virtio_fuzz *fuzz, const uint8_t *data, size_t size);
 void virtio_fuzz_teardown(struct virtio_fuzz *fuzz);
 
 #endif
