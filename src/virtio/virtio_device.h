@@ -146,8 +146,8 @@ struct virtio_device {
  * while the device is quiesced. When it loads, the device is as it was created, except that status,
  * features and queues are loaded; if @device->active is set it has to become what it is after
  * activate and quiesce, for `resume` comes next. A configuration that is not the one the driver has
- * seen counts config_generation up: the driver is told when the device resumes. A load that fails
- * ends with `reset`.
+ * seen counts config_generation up: the driver is told when the device resumes. When a value is
+ * refused, `reset` follows.
  */
 struct error *virtio_device_init(struct virtio_device *device, const struct virtio_device_ops *ops,
 				 void (*state)(struct virtio_device *device, struct state *state),
