@@ -208,9 +208,9 @@ struct error *machine_state_load(struct machine *machine,
 	if (machine->begun)
 		return error_new(EBUSY, "state can only be loaded into a machine that was never "
 					"started");
-	machine->begun = true;
 	TRY(list_parts(machine, &list));
 	TRY(check_sections(list, sections, count));
+	machine->begun = true;
 	machine_devices_quiesce(machine);
 	for (uint32_t i = 0; i < list->count; i++) {
 		size_t matches;
