@@ -221,6 +221,33 @@ const struct cli_command *cli_find_command(const char *name)
 	return NULL;
 }
 
+/* What an action's name has behind its command's. */
+static const char *action_name(const struct cli_command *action)
+{
+	return strchr(action->name, ' ') + 1;
+}
+
+struct error *cli_find_action(const struct cli_command *command, const char *name,
+			      const struct cli_command **action)
+{
+	const char *names[WORDS_MAX] = {};
+	const char *nearest;
+	size_t count = 0;
+
+	for (const struct cli_command *const *each = command->actions; *each; each++) {
+		if (strcmp(action_name(*each), name) == 0) {
+			*action = *each;
+			return NULL;
+		}
+		if (count < WORDS_MAX - 1)
+			names[count++] = action_name(*each);
+	}
+	nearest = cli_nearest(name, names);
+	if (nearest)
+		return error_usage("unknown action '%s': did you mean '%s'?", name, nearest);
+	return error_usage("unknown action '%s': 'godwit help %s' lists them", name, command->name);
+}
+
 void cli_print_overview(void)
 {
 	printf("usage: godwit SUBCOMMAND [ARGUMENT...]\n\n"
@@ -253,6 +280,11 @@ void cli_print_help(const struct cli_command *command)
 	       command->positionals, command->summary);
 	if (command->description)
 		printf("\n%s\n", command->description);
+	if (command->actions)
+		printf("\nactions:\n");
+	for (const struct cli_command *const *action = command->actions; action && *action;
+	     action++)
+		printf("  %-8s %s\n", action_name(*action), (*action)->summary);
 	if (option && option->name)
 		printf("\noptions:\n");
 	for (; option && option->name; option++) {

@@ -35,6 +35,11 @@ struct cli_command {
 	const struct cli_option *options;
 	/* *@status is 0; a command that ends well may set another exit status. */
 	struct error *(*run)(const struct cli_arguments *arguments, int *status);
+	/*
+	 * Commands of which the first positional chooses one, NULL at the end; their names have this
+	 * one's in front ("snapshot info"). NULL: there are none. With them, @run is not used.
+	 */
+	const struct cli_command *const *actions;
 };
 
 #define CLI_GIVEN_MAX	   512 /* options in one call */
@@ -78,6 +83,9 @@ struct error *cli_seconds(const struct cli_arguments *arguments, const char *nam
 /* The table, in the order of help; ends with a NULL name. */
 extern const struct cli_command *const cli_commands[];
 const struct cli_command *cli_find_command(const char *name);
+/* The action @name of @command, or an error that suggests the nearest. */
+struct error *cli_find_action(const struct cli_command *command, const char *name,
+			      const struct cli_command **action) MUST_CHECK;
 /* Prints what `godwit help` says. */
 void cli_print_overview(void);
 void cli_print_help(const struct cli_command *command);

@@ -7,7 +7,7 @@ _godwit_words() { # what `godwit $1` prints in column $2, from line $3 on
 }
 
 _godwit() {
-    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} subcommand=${COMP_WORDS[1]}
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} subcommand=${COMP_WORDS[1]} action=()
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$(godwit help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p')" -- "$word")
@@ -15,13 +15,14 @@ _godwit() {
     fi
     case $word in
         -*)
-            mapfile -t COMPREPLY < <(compgen -W "--help $(godwit help "$subcommand" 2>/dev/null |
+            [ "$subcommand" = snapshot ] && [ "$COMP_CWORD" -gt 2 ] && action=("${COMP_WORDS[2]}")
+            mapfile -t COMPREPLY < <(compgen -W "--help $(godwit help "$subcommand" "${action[@]}" 2>/dev/null |
                 sed -n 's/^  \(--[a-z-]*\).*/\1/p')" -- "$word")
             return
             ;;
     esac
     case $before in
-        --kernel | --initrd | --disk | --pid-file)
+        --kernel | --initrd | --disk | --pid-file | --base | --map)
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
             ;;
@@ -29,6 +30,14 @@ _godwit() {
     case $subcommand in
         help) mapfile -t COMPREPLY < <(compgen -W "$(godwit help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p')" -- "$word") ;;
         run | list | top) ;;
+        snapshot)
+            if [ "$COMP_CWORD" = 2 ]; then
+                mapfile -t COMPREPLY < <(compgen -W "$(godwit help snapshot 2>/dev/null |
+                    sed -n 's/^  \([a-z]*\) .*/\1/p')" -- "$word")
+            else
+                mapfile -t COMPREPLY < <(compgen -f -- "$word")
+            fi
+            ;;
         resize)
             if [ "$COMP_CWORD" = 3 ]; then
                 mapfile -t COMPREPLY < <(compgen -W "$(godwit memory "$before" 2>/dev/null |

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* `godwit help [SUBCOMMAND]`. */
+/* `godwit help [SUBCOMMAND [ACTION]]`. */
 #include "cli/command.h"
 #include "cli/command_table.h"
 
@@ -15,14 +15,19 @@ static struct error *run_help(const struct cli_arguments *arguments, int *status
 	if (!command)
 		return error_usage("unknown subcommand '%s': 'godwit help' lists them",
 				   arguments->positional[0]);
+	if (arguments->positional_count > 1 && !command->actions)
+		return error_usage("unexpected argument '%s': %s has no actions",
+				   arguments->positional[1], command->name);
+	if (arguments->positional_count > 1)
+		TRY(cli_find_action(command, arguments->positional[1], &command));
 	cli_print_help(command);
 	return NULL;
 }
 
 const struct cli_command cli_help = {
     .name = "help",
-    .positionals = "[SUBCOMMAND]",
-    .maximum = 1,
+    .positionals = "[SUBCOMMAND [ACTION]]",
+    .maximum = 2,
     .summary = "Show this, or what a subcommand takes",
     .run = run_help,
 };

@@ -38,9 +38,17 @@ static struct error *unknown_command(const char *name)
 static int run_command(const struct cli_command *command, int argc, char **argv)
 {
 	struct cli_arguments arguments; /* some KiB, once */
-	struct error *error = cli_parse(command, argc, argv, &arguments);
+	struct error *error = NULL;
 	int status = 0;
 
+	if (command->actions && argc && argv[0][0] != '-') {
+		error = cli_find_action(command, argv[0], &command);
+		if (error)
+			return report(error, command->name);
+		argc--;
+		argv++;
+	}
+	error = cli_parse(command, argc, argv, &arguments);
 	if (!error && arguments.help) {
 		cli_print_help(command);
 		return 0;

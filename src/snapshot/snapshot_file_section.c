@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "snapshot/snapshot_path.h"
+
 void snapshot_file_section_state(void *context, struct state *state)
 {
 	struct snapshot_file_section *section = context;
@@ -16,5 +18,6 @@ void snapshot_file_section_state(void *context, struct state *state)
 	length = state_count(state, "base-path-length", (uint32_t)length, SNAPSHOT_BASE_PATH_MAX);
 	state_buffer(state, "base-path", section->base_path, length);
 	section->base_path[length] = '\0';
-	state_check(state, strlen(section->base_path) == length, "base-path", "contains a NUL");
+	state_check(state, snapshot_path_is_printable(section->base_path, length), "base-path",
+		    "has control characters");
 }

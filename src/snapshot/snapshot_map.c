@@ -224,9 +224,11 @@ static struct error *draw(FILE *stream, const struct snapshot_file *file)
 
 struct error *snapshot_map_write(const struct snapshot_file *file, const char *path)
 {
-	FILE *stream = fopen(path, "we");
+	FILE *stream = fopen(path, "wxe");
 	struct error *error;
 
+	if (!stream && errno == EEXIST)
+		return error_new(EEXIST, "%s exists: remove it, or give another name", path);
 	if (!stream)
 		return error_system(errno, "cannot create %s", path);
 	error = draw(stream, file);

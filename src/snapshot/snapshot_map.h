@@ -22,7 +22,7 @@ struct error *snapshot_block_count(const struct snapshot_block *block,
 /* Bytes of the block's pages that the file system has allocated in this file. */
 uint64_t snapshot_block_allocated(const struct snapshot_block *block);
 
-/* Draws the blocks of @file into a new SVG file at @path, which replaces what is there. */
+/* Draws the blocks of @file into a new SVG file at @path, a name that is not taken. */
 struct error *snapshot_map_write(const struct snapshot_file *file, const char *path) MUST_CHECK;
 
 #endif

@@ -105,6 +105,11 @@ struct error *snapshot_parse_configuration(struct snapshot_parser *parser)
 					   SNAPSHOT_NAME_MAX);
 	TRY(snapshot_stream_read(stream, "machine's name", file->machine, length));
 	file->machine[length] = '\0';
+	for (uint32_t i = 0; i < length; i++)
+		if (file->machine[i] < ' ' || file->machine[i] > '~')
+			return snapshot_stream_bad("machine's name", 13 + i,
+						   "has the byte 0x%02x, which is not printable",
+						   (uint8_t)file->machine[i]);
 	file->foreign =
 	    strncmp(file->machine, SNAPSHOT_MACHINE_FAMILY, strlen(SNAPSHOT_MACHINE_FAMILY)) != 0;
 	if (!file->foreign &&

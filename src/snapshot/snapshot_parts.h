@@ -12,9 +12,9 @@
 #include "snapshot/snapshot_file.h"
 #include "snapshot/snapshot_format.h"
 
-#define SNAPSHOT_RANGES_MAX	  512
-#define SNAPSHOT_MEMORY_VERSION	  1
-#define SNAPSHOT_PLUGGED_VERSION  1
+#define SNAPSHOT_RANGES_MAX	 512
+#define SNAPSHOT_MEMORY_VERSION	 1
+#define SNAPSHOT_PLUGGED_VERSION 1
 
 /* [address, address + size) of guest-physical memory is [offset, offset + size) of a block. */
 struct snapshot_range {

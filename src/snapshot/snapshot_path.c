@@ -72,3 +72,11 @@ char *snapshot_path_join(const char *from, const char *path)
 		return NULL;
 	return joined;
 }
+
+bool snapshot_path_is_printable(const char *path, size_t length)
+{
+	for (size_t i = 0; i < length; i++)
+		if ((unsigned char)path[i] < ' ' || path[i] == 0x7f)
+			return false;
+	return true;
+}

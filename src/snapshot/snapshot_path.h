@@ -3,6 +3,9 @@
 #ifndef GODWIT_SNAPSHOT_SNAPSHOT_PATH_H
 #define GODWIT_SNAPSHOT_SNAPSHOT_PATH_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "base/error.h"
 
 /*
@@ -19,5 +22,8 @@ char *snapshot_path_folder(const char *path);
 char *snapshot_path_relative(const char *from, const char *target);
 /* @path, if it is relative as seen from the folder of @from. Freed with free(); NULL: no memory. */
 char *snapshot_path_join(const char *from, const char *path);
+
+/* Whether none of the @length bytes is a control character: such a path is neither written nor read. */
+bool snapshot_path_is_printable(const char *path, size_t length);
 
 #endif

@@ -150,8 +150,11 @@ struct error *snapshot_stream_read_name(struct snapshot_stream *stream, const ch
 					   length, SNAPSHOT_NAME_MAX);
 	TRY(snapshot_stream_read(stream, field, name, length));
 	name[length] = '\0';
-	if (strlen(name) != length)
-		return snapshot_stream_bad(field, start, "contains a NUL");
+	for (unsigned int i = 0; i < length; i++)
+		if (name[i] < ' ' || name[i] > '~')
+			return snapshot_stream_bad(field, start + 1 + i,
+						   "has the byte 0x%02x, which is not printable",
+						   (uint8_t)name[i]);
 	return NULL;
 }
 

@@ -40,7 +40,7 @@ struct error *snapshot_stream_read32(struct snapshot_stream *stream, const char 
 				     uint32_t *value) MUST_CHECK;
 struct error *snapshot_stream_read64(struct snapshot_stream *stream, const char *field,
 				     uint64_t *value) MUST_CHECK;
-/* A name behind its length, one byte: 1 to SNAPSHOT_NAME_MAX characters, none of them NUL. */
+/* A name behind its length, one byte: 1 to SNAPSHOT_NAME_MAX printable characters. */
 struct error *snapshot_stream_read_name(struct snapshot_stream *stream, const char *field,
 					char name[SNAPSHOT_NAME_MAX + 1]) MUST_CHECK;
 /* The next byte, without reading it; -1 at the end of the file or when it cannot be read. */

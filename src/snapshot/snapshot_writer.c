@@ -226,8 +226,11 @@ static struct error *add_file_section(struct snapshot_writer *writer,
 		relative = snapshot_path_relative(writer->path, base_path);
 		if (!relative)
 			return error_new(ENOMEM, "no memory for the path of the base");
-		if (strlen(relative) > SNAPSHOT_BASE_PATH_MAX)
-			return error_new(ENAMETOOLONG, "the path of the base is too long: %s",
+		if (strlen(relative) > SNAPSHOT_BASE_PATH_MAX ||
+		    !snapshot_path_is_printable(relative, strlen(relative)))
+			return error_new(EINVAL,
+					 "the path of the base is too long, or has control "
+					 "characters: %s",
 					 relative);
 		memcpy(section->base_id, base->id, sizeof(section->base_id));
 		memcpy(section->base_path, relative, strlen(relative) + 1);

@@ -40,3 +40,13 @@ def test_files(complete, tmp_path):
 
 def test_no_vm_to_offer(complete):
     assert complete("godwit", "pause", "") == []
+
+
+def test_actions_and_their_options(complete):
+    assert complete("godwit", "snapshot", "ver") == ["verify"]
+    assert "--raw" in complete("godwit", "snapshot", "export", "--")
+
+
+def test_snapshot_files(complete, tmp_path):
+    (tmp_path / "web.snap").touch()
+    assert complete("godwit", "snapshot", "info", f"{tmp_path}/we") == [f"{tmp_path}/web.snap"]

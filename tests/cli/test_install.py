@@ -4,7 +4,7 @@
 import os
 import subprocess
 
-from support.program import subcommands
+from support.program import commands
 from support.vm import BUILD
 
 
@@ -14,7 +14,7 @@ def test_program_manual_and_completion_are_installed(tmp_path):
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     program, = [path for path in files if path.parent.name == "bin"]
     assert subprocess.run([program, "--version"], capture_output=True, check=True).stdout.startswith(b"godwit ")
-    pages = {f"godwit-{name}.1" for name in subcommands()} | {"godwit.1"}
+    pages = {f"godwit-{name.replace(' ', '-')}.1" for name in commands()} | {"godwit.1"}
     assert {path.name for path in files if path.parent.name == "man1"} == pages
     completion, = [path for path in files if path.parent.name == "completions"]
     assert completion.name == "godwit"

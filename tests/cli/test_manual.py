@@ -7,19 +7,19 @@ import subprocess
 
 import pytest
 
-from support.program import options_of, subcommands
+from support.program import commands, options_of, subcommands
 from support.vm import REPOSITORY
 
 MANUAL = REPOSITORY / "docs/man"
 
 
-def page(subcommand):
-    return (MANUAL / f"godwit-{subcommand}.1").read_text()
+def page(command):
+    return (MANUAL / f"godwit-{command.replace(' ', '-')}.1").read_text()
 
 
-def test_every_subcommand_has_a_page_and_every_page_a_subcommand():
+def test_every_command_has_a_page_and_every_page_a_command():
     pages = {path.name[len("godwit-"):-len(".1")] for path in MANUAL.glob("godwit-*.1")}
-    assert pages == set(subcommands())
+    assert pages == {command.replace(" ", "-") for command in commands()}
 
 
 def test_overview_lists_every_subcommand():
@@ -32,19 +32,19 @@ def test_every_page_is_installed():
     assert installed == {path.name for path in MANUAL.glob("*.1")}
 
 
-@pytest.mark.parametrize("subcommand", subcommands())
-def test_page_has_the_options_of_the_help(subcommand):
-    described = re.findall(r"^\.It Fl -(\S+)( .*)?$", page(subcommand), re.MULTILINE)
-    assert {name: bool(value) for name, value in described} == options_of(subcommand)
+@pytest.mark.parametrize("command", commands())
+def test_page_has_the_options_of_the_help(command):
+    described = re.findall(r"^\.It Fl -(\S+)( .*)?$", page(command), re.MULTILINE)
+    assert {name: bool(value) for name, value in described} == options_of(command)
 
 
-@pytest.mark.parametrize("subcommand", subcommands())
-def test_synopsis_names_only_options_that_exist(subcommand):
-    synopsis = page(subcommand).split(".Sh SYNOPSIS")[1].split(".Sh ")[0]
+@pytest.mark.parametrize("command", commands())
+def test_synopsis_names_only_options_that_exist(command):
+    synopsis = page(command).split(".Sh SYNOPSIS")[1].split(".Sh ")[0]
     named = set(re.findall(r"Fl -(\S+)", synopsis))
-    assert named <= set(options_of(subcommand))
-    if subcommand != "run":  # which has too many
-        assert named == set(options_of(subcommand))
+    assert named <= set(options_of(command))
+    if command != "run":  # which has too many
+        assert named == set(options_of(command))
 
 
 def test_qmp_page_lists_every_command():
@@ -67,18 +67,18 @@ def test_page_is_sound(path):
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("subcommand", subcommands())
-def test_help_is_the_same_both_ways(godwit, subcommand):
-    asked = godwit("help", subcommand)
+@pytest.mark.parametrize("command", commands())
+def test_help_is_the_same_both_ways(godwit, command):
+    asked = godwit("help", *command.split())
     assert asked.returncode == 0
-    assert asked.stdout.startswith(f"usage: godwit {subcommand}")
-    assert godwit(subcommand, "--help").stdout == asked.stdout
-    assert godwit(subcommand, "-h").stdout == asked.stdout
+    assert asked.stdout.startswith(f"usage: godwit {command}")
+    assert godwit(*command.split(), "--help").stdout == asked.stdout
+    assert godwit(*command.split(), "-h").stdout == asked.stdout
 
 
-@pytest.mark.parametrize("subcommand", subcommands())
-def test_help_fits_a_terminal(godwit, subcommand):
-    assert max(map(len, godwit("help", subcommand).stdout.splitlines())) <= 92
+@pytest.mark.parametrize("command", commands())
+def test_help_fits_a_terminal(godwit, command):
+    assert max(map(len, godwit("help", *command.split()).stdout.splitlines())) <= 92
 
 
 def test_overview_is_printed_by_help_and_by_the_option(godwit):

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from support.program import options_of, subcommands
+from support.program import commands, options_of
 from support.vm import GODWIT
 
 
@@ -19,17 +19,17 @@ def test_unknown_subcommand_suggests_the_nearest(refused):
     assert refused("teleport") == "godwit: unknown subcommand 'teleport': 'godwit help' lists them"
 
 
-@pytest.mark.parametrize("subcommand", subcommands())
-def test_unknown_option_is_refused_by_every_subcommand(refused, subcommand):
-    line = refused(subcommand, "--no-such-option")
-    assert line == (f"godwit {subcommand}: unknown option '--no-such-option': "
-                    f"'godwit help {subcommand}' lists the options")
+@pytest.mark.parametrize("command", commands())
+def test_unknown_option_is_refused_by_every_command(refused, command):
+    line = refused(*command.split(), "--no-such-option")
+    assert line == (f"godwit {command}: unknown option '--no-such-option': "
+                    f"'godwit help {command}' lists the options")
 
 
-@pytest.mark.parametrize("subcommand", [name for name in subcommands() if options_of(name)])
-def test_misspelt_option_suggests_the_right_one(refused, subcommand):
-    option = max(options_of(subcommand), key=len)
-    line = refused(subcommand, f"--{option[:-1]}x")
+@pytest.mark.parametrize("command", [name for name in commands() if options_of(name)])
+def test_misspelt_option_suggests_the_right_one(refused, command):
+    option = max(options_of(command), key=len)
+    line = refused(*command.split(), f"--{option[:-1]}x")
     assert line.endswith(f"did you mean --{option}?")
 
 
