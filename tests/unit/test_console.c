@@ -185,13 +185,20 @@ static void input_that_waits_goes_along(void **state)
 	assert_memory_equal(f->driver.ram + 0x2000, "llo", 3);
 }
 
+static void offer_size(void *context)
+{
+	struct virtio_device *device = context;
+
+	device->features |= 1; /* as with a terminal */
+}
+
 static void a_terminal_may_be_followed_by_something_else(void **state)
 {
 	struct fixture *f = *state;
 	struct virtio_device *fresh;
 	struct chardev *backend;
 
-	f->driver.device->features |= 1; /* as with a terminal */
+	event_loop_call(f->driver.device->loop, offer_size, f->driver.device);
 	driver_start(&f->driver, 1);
 	driver_no_error(chardev_create("null", &backend));
 	driver_no_error(virtio_console_create("console", backend, &fresh));

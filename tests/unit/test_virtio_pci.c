@@ -771,6 +771,7 @@ static void move(struct fixture *from, struct fixture *to, bool function_first)
 static void check_a_move(struct fixture *f, bool function_first)
 {
 	struct fixture *other;
+	unsigned int before;
 	void *other_state = NULL;
 
 	setup(&other_state);
@@ -803,9 +804,9 @@ static void check_a_move(struct fixture *f, bool function_first)
 		assert_true(other->doorbells[i] == f->doorbells[i] ||
 			    other->doorbells[i] == f->doorbells[1 - i]);
 	usleep(5000);
-	other->notified[1] = 0;
+	before = notifications(other, 1);
 	bar_write(other, NOTIFY + 4, 2, 1);
-	wait_for(&other->notified[1], 1);
+	wait_for(&other->notified[1], before + 1);
 	teardown(&other_state);
 }
 
