@@ -132,6 +132,12 @@ static struct error *parse_full(struct snapshot_parser *parser, const struct sna
 	const json_t *device = find_device(description, frame);
 	uint64_t size = 0;
 
+	/* Damage to the machine's name must not make a file one that nothing protects. */
+	if (strncmp(frame->name, "godwit/", 7) == 0)
+		return snapshot_stream_bad("machine's name", 13,
+					   "is '%s', and section '%s' is of '%s': the file is "
+					   "damaged",
+					   parser->file->machine, frame->name, SNAPSHOT_MACHINE);
 	if (!device || !add_described(device, 0, &size))
 		return snapshot_stream_bad("section", frame->offset,
 					   "'%s' is not in the description at the file's end, so "

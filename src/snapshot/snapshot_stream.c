@@ -168,13 +168,15 @@ int snapshot_stream_peek(struct snapshot_stream *stream)
 struct error *snapshot_stream_read_zeros(struct snapshot_stream *stream, const char *field,
 					 uint64_t offset)
 {
-	uint8_t bytes[8192];
+	uint8_t bytes[32768];
 
 	while (stream->offset < offset) {
 		size_t part = MIN(sizeof(bytes), offset - stream->offset);
 		uint64_t start = stream->offset;
 
 		TRY(snapshot_stream_read(stream, field, bytes, part));
+		if (bytes[0] == 0 && memcmp(bytes, bytes + 1, part - 1) == 0)
+			continue;
 		for (size_t i = 0; i < part; i++)
 			if (bytes[i])
 				return snapshot_stream_bad(field, start + i,
