@@ -9,7 +9,7 @@ import pytest
 import check_floors
 from support.vm import BUILD, REPOSITORY
 
-SYSTEM = ["-ljansson", "-luring", "-lpthread"]
+SYSTEM = ["-ljansson", "-luring", "-lxxhash", "-lpthread"]
 CLIENT = r"""
 #include <stdio.h>
 #include "control/qmp_client.h"
