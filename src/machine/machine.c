@@ -24,6 +24,7 @@
 #include "machine/acpi.h"
 #include "machine/machine_config.h"
 #include "machine/machine_private.h"
+#include "machine/machine_restore.h"
 
 void machine_config_clear(struct machine_config *config)
 {
@@ -158,7 +159,9 @@ void machine_destroy(struct machine *machine)
 	if (machine->slots)
 		kvm_slots_set_vcpus(machine->slots, NULL);
 	kvm_vcpus_destroy(TAKE_PTR(machine->vcpus));
+	machine_restore_end(machine);
 	machine_platform_destroy(machine);
+	userfault_destroy(TAKE_PTR(machine->userfault));
 	machine_memory_destroy(machine);
 	kvm_vm_destroy(TAKE_PTR(machine->vm));
 	machine_attention_destroy(machine);
@@ -224,8 +227,28 @@ struct error *machine_start(struct machine *machine)
 	return NULL;
 }
 
+void machine_freeze(struct machine *machine)
+{
+	machine->thaw_runs = machine->state == MACHINE_RUNNING;
+	machine_stop_guest(machine);
+	machine->frozen = true;
+}
+
+void machine_thaw(struct machine *machine)
+{
+	machine->frozen = false;
+	if (machine->state == MACHINE_PAUSED && machine->thaw_runs)
+		machine_run_guest(machine);
+	/* What the guest had asked for when it was stopped. */
+	machine_attract(machine, 0);
+}
+
 void machine_pause(struct machine *machine)
 {
+	if (machine->frozen && machine->thaw_runs) {
+		machine->thaw_runs = false;
+		machine_emit(machine, "STOP", NULL);
+	}
 	if (machine->state != MACHINE_RUNNING)
 		return;
 	machine_stop_guest(machine);
@@ -234,6 +257,9 @@ void machine_pause(struct machine *machine)
 
 struct error *machine_resume(struct machine *machine)
 {
+	if (machine->frozen)
+		return error_new(EBUSY, "the machine is being saved and goes on when that ends; "
+					"cancel the job to go on at once");
 	switch (machine->state) {
 	case MACHINE_RUNNING:
 		return NULL;
@@ -263,6 +289,9 @@ struct error *machine_reset_by(struct machine *machine, bool guest, const char *
 
 	if (machine->state == MACHINE_SHUTDOWN)
 		return error_new(EPERM, "the machine is shutting down");
+	if (machine->frozen)
+		return error_new(EBUSY,
+				 "the machine is being saved: cancel the job, or wait for it");
 	machine_stop_guest(machine);
 	machine->state = MACHINE_PAUSED;
 	machine_devices_reset(machine);

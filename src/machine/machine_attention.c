@@ -130,6 +130,10 @@ static void attention_ready(void *context, uint32_t events)
 		machine_shutdown(machine, false, "host-ui");
 	if (machine->state != MACHINE_RUNNING && machine->state != MACHINE_PAUSED)
 		return;
+	if (machine->frozen) { /* machine_thaw asks again */
+		__atomic_fetch_or(&machine->attention, what & ATTENTION_GUEST, __ATOMIC_ACQ_REL);
+		return;
+	}
 	if (what & ATTENTION_CRASH_LOADED)
 		machine_emit(machine, "GUEST_CRASHLOADED", json_pack("{s:s}", "action", "run"));
 	if (what & ATTENTION_INTERNAL_ERROR)

@@ -29,6 +29,8 @@ static struct error *create_boot_memory(struct machine *machine)
 		error = ram_block_create(name, &memory->backing, memory->size, &machine->memory[i]);
 		if (error)
 			return error_prefix(error, "--memory");
+		if (machine->config.lazy)
+			ram_block_set_reserving(machine->memory[i]);
 		/* Boot memory is certain from the start: no huge page may be missing later. */
 		if (ram_block_commit(machine->memory[i], 0, memory->size)) {
 			char text[SIZE_TEXT_MAX], backing[128];
@@ -67,6 +69,8 @@ static struct error *create_elastic_memory(struct machine *machine)
 		state->machine = machine;
 		error = ram_block_create(elastic->id, &elastic->backing, elastic->maximum,
 					 &state->block);
+		if (!error && machine->config.lazy)
+			ram_block_set_reserving(state->block);
 		if (!error)
 			error = memory_map_add(machine->map, machine->layout.elastic[i],
 					       elastic->maximum, state->block, 0, elastic->block,

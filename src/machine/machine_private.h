@@ -18,9 +18,13 @@
 #include "machine/pci_host.h"
 #include "machine/power.h"
 #include "machine/rtc.h"
+#include "memory/userfault.h"
 
 struct chardev;
 struct serial;
+
+#define MACHINE_CONFIG_SECTION "godwit/config"
+#define MACHINE_FAULT_THREADS  2 /* that bring missing pages and copy protected ones */
 
 /* What other threads ask of the main loop; a bit each. */
 enum machine_attention {
@@ -63,7 +67,9 @@ struct machine {
 	void *handler_context;
 
 	enum machine_state state;
-	bool begun; /* started, or loaded: the guest has a past */
+	bool begun;		/* started, or loaded: the guest has a past */
+	bool frozen, thaw_runs; /* stopped for a save; whether it ran before */
+	bool saving;
 	int exit_status;
 
 	int attention_fd; /* eventfd */
@@ -92,6 +98,9 @@ struct machine {
 	uint32_t device_count;
 	uint8_t generation[PLATFORM_GENERATION_SIZE]; /* the id that the guest sees */
 	struct auto_memory *auto_memory;	      /* NULL: no elastic device is automatic */
+	struct userfault *userfault;		      /* once it is needed */
+	struct lazy_restore *restore; /* NULL: not restored lazily, or all is there */
+	bool restoring;		      /* atomic: memory is still being brought */
 };
 
 /* machine_memory.c */
@@ -155,8 +164,22 @@ struct error *device_table_create(struct machine *machine,
 void machine_emit(struct machine *machine, const char *event, json_t *data);
 /* machine_reset with its cause, for the event. */
 struct error *machine_reset_by(struct machine *machine, bool guest, const char *reason) MUST_CHECK;
+/*
+ * Stops the guest until machine_thaw, for a save; what the guest or the operator asks meanwhile
+ * waits or is refused. machine_thaw lets it go on if it ran and nobody has paused it since.
+ */
+void machine_freeze(struct machine *machine);
+void machine_thaw(struct machine *machine);
 /* Stops the guest for good, until a reset: MACHINE_CRASHED. */
 void machine_crash(struct machine *machine);
+
+/* machine_restore.c */
+
+/* Whether a lazy restore still brings memory. Any thread. */
+static inline bool machine_is_restoring(const struct machine *machine)
+{
+	return __atomic_load_n(&machine->restoring, __ATOMIC_ACQUIRE);
+}
 
 /* machine_generation.c */
 

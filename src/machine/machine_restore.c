@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A restore, machine_restore.h: states first, since they say what is plugged, then memory, or with
+ * a lazy restore the promise of it.
+ *
+ * A lazy restore that fails later (the file was damaged, or its disk broke) leaves the guest without
+ * memory that it had: nothing can be done but end the process at once, before a device writes what
+ * is not there to a disk.
+ */
+#include "machine/machine_restore.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "machine/machine_config_json.h"
+#include "machine/machine_private.h"
+#include "machine/machine_state.h"
+#include "migration/ram_lazy.h"
+#include "migration/ram_load.h"
+
+#define PROGRESS_NS (50 * NS_PER_MS)
+
+/* What a restored machine keeps. */
+struct lazy_restore {
+	struct machine *machine;
+	struct machine_restore_options options;
+	struct snapshot_file *file;
+	struct ram_lazy *lazy; /* NULL: everything is there */
+	int64_t began_ns;
+	struct machine_restore_report report;
+};
+
+/* --- What is in the file ----------------------------------------------------------------------- */
+
+struct error *machine_restore_config(const struct snapshot_file *file,
+				     struct machine_config *config)
+{
+	const struct snapshot_section *section =
+	    snapshot_file_section(file, MACHINE_CONFIG_SECTION, 0);
+	struct error *error;
+	json_error_t problem;
+	json_t *json;
+
+	memset(config, 0, sizeof(*config));
+	if (file->foreign)
+		return error_new(EINVAL,
+				 "'%s' was saved by QEMU: godwit reads its memory "
+				 "('godwit snapshot export') but has none of its devices",
+				 file->path);
+	if (!section)
+		return error_new(EINVAL, "'%s' has no section " MACHINE_CONFIG_SECTION, file->path);
+	json = json_loadb((const char *)section->bytes, section->size, 0, &problem);
+	if (!json)
+		return error_new(EINVAL,
+				 "'%s': section " MACHINE_CONFIG_SECTION " at offset %#lx: %s",
+				 file->path, (unsigned long)section->offset, problem.text);
+	error = machine_config_from_json(json, config);
+	json_decref(json);
+	return error_prefix(error, "'%s': section " MACHINE_CONFIG_SECTION, file->path);
+}
+
+static struct error *load_states(struct machine *machine, const struct snapshot_file *file)
+{
+	AUTO_FREE struct machine_state_section *sections =
+	    calloc(MAX(file->section_count, 1U), sizeof(*sections));
+	size_t count = 0;
+
+	if (!sections)
+		return error_system(ENOMEM, "sections");
+	for (uint32_t i = 0; i < file->section_count; i++) {
+		const struct snapshot_section *section = &file->sections[i];
+
+		if (strncmp(section->name, "godwit/", 7) == 0)
+			continue; /* the file's own */
+		sections[count++] = (struct machine_state_section){
+		    .name = section->name,
+		    .instance = section->instance,
+		    .version = section->version,
+		    .bytes = section->bytes,
+		    .size = section->size,
+		};
+	}
+	return error_prefix(machine_state_load(machine, sections, count), "'%s'", file->path);
+}
+
+/* --- Before the guest goes on ------------------------------------------------------------------ */
+
+struct eager {
+	struct ram_load *load;
+	struct error *error;
+	bool over; /* atomic */
+};
+
+static void *eager_thread(void *context)
+{
+	struct eager *eager = context;
+
+	eager->error = ram_load_run(eager->load);
+	__atomic_store_n(&eager->over, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* Beside a thread only for the sake of who wants to see progress. */
+static struct error *load_watched(struct ram_load *load,
+				  const struct machine_restore_options *options)
+{
+	const struct timespec pause = {.tv_nsec = PROGRESS_NS};
+	struct eager eager = {.load = load};
+	struct ram_load_progress progress;
+	pthread_t thread;
+
+	TRY(thread_start(&thread, "restore", eager_thread, &eager));
+	while (!__atomic_load_n(&eager.over, __ATOMIC_ACQUIRE)) {
+		nanosleep(&pause, NULL);
+		ram_load_progress(load, &progress);
+		options->progress(options->context, progress.done, progress.total);
+	}
+	pthread_join(thread, NULL);
+	return eager.error;
+}
+
+static struct error *load_memory(struct lazy_restore *restore,
+				 const struct machine_restore_options *options)
+{
+	struct ram_load_options load_options = {.channels = options->channels,
+						.direct = options->direct};
+	AUTO_RAM_LOAD struct ram_load *load = NULL;
+	struct ram_load_progress progress;
+
+	TRY(ram_load_check(restore->machine->map, restore->file));
+	TRY(ram_load_create(restore->machine->map, restore->file, &load_options, &load));
+	if (options->progress)
+		TRY(load_watched(load, options));
+	else
+		TRY(ram_load_run(load));
+	ram_load_progress(load, &progress);
+	restore->report.total = progress.total;
+	restore->report.done = progress.done;
+	return NULL;
+}
+
+/* --- While the guest runs ---------------------------------------------------------------------- */
+
+static void note_resident(struct lazy_restore *restore)
+{
+	struct machine_restore_report *report = &restore->report;
+
+	report->resident_ns = clock_monotonic_ns() - restore->began_ns;
+	machine_emit(restore->machine, "RESTORE_COMPLETED",
+		     json_pack("{s:I, s:I, s:I, s:I}", "bytes", (json_int_t)report->total, "asked",
+			       (json_int_t)report->asked, "started-ns",
+			       (json_int_t)report->started_ns, "resident-ns",
+			       (json_int_t)report->resident_ns));
+}
+
+static void look(struct lazy_restore *restore)
+{
+	struct ram_lazy_progress progress;
+
+	if (!restore->lazy)
+		return;
+	ram_lazy_progress(restore->lazy, &progress);
+	restore->report.total = progress.total;
+	restore->report.done = progress.done;
+	restore->report.asked = progress.asked;
+}
+
+/* On the main loop: memory is an ordinary mapping again. */
+static void finish_lazy(void *context)
+{
+	struct machine *machine = context;
+	struct lazy_restore *restore = machine->restore;
+
+	look(restore);
+	ram_lazy_destroy(TAKE_PTR(restore->lazy));
+	snapshot_file_close(TAKE_PTR(restore->file));
+	__atomic_store_n(&machine->restoring, false, __ATOMIC_RELEASE);
+	note_resident(restore);
+}
+
+static void lazy_completed(void *context)
+{
+	struct lazy_restore *restore = context;
+
+	if (event_loop_post(restore->machine->loop, finish_lazy, restore->machine) < 0)
+		log_error("no memory to tell that the restore is complete");
+}
+
+/* See the head of this file. */
+static void lazy_failed(void *context, struct error *error)
+{
+	struct lazy_restore *restore = context;
+
+	restore->options.lost(restore->options.context, error);
+	error_free(error);
+}
+
+static const struct ram_lazy_ops lazy_ops = {.completed = lazy_completed, .failed = lazy_failed};
+
+static struct error *promise_memory(struct lazy_restore *restore)
+{
+	struct machine *machine = restore->machine;
+
+	if (!machine->userfault)
+		TRY(userfault_create(MACHINE_FAULT_THREADS, &machine->userfault));
+	TRY(ram_lazy_create(machine->map, restore->file, machine->userfault, &lazy_ops, restore,
+			    &restore->lazy));
+	__atomic_store_n(&machine->restoring, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* --- Restoring --------------------------------------------------------------------------------- */
+
+static struct error *restore_parts(struct lazy_restore *restore,
+				   const struct machine_restore_options *options)
+{
+	struct machine *machine = restore->machine;
+
+	/* The promise comes first: loading states may already make KVM look into guest memory. */
+	if (options->lazy)
+		TRY(promise_memory(restore));
+	TRY(load_states(machine, restore->file));
+	if (options->lazy)
+		TRY(ram_load_check(machine->map, restore->file));
+	else
+		TRY(load_memory(restore, options));
+	return machine_new_generation(machine);
+}
+
+struct error *machine_restore(struct machine *machine, struct snapshot_file *file,
+			      const struct machine_restore_options *options)
+{
+	struct lazy_restore *restore = calloc(1, sizeof(*restore));
+
+	if (!restore) {
+		snapshot_file_close(file);
+		return error_system(ENOMEM, "a restore");
+	}
+	machine->restore = restore; /* machine_destroy ends it, whatever happens */
+	restore->machine = machine;
+	restore->options = *options;
+	restore->file = file;
+	restore->began_ns = clock_monotonic_ns();
+	TRY(restore_parts(restore, options));
+	if (machine->state == MACHINE_PAUSED && !machine->config.paused)
+		TRY(machine_resume(machine));
+	restore->report.started_ns = clock_monotonic_ns() - restore->began_ns;
+	if (options->lazy)
+		return ram_lazy_start(restore->lazy, options->channels);
+	snapshot_file_close(TAKE_PTR(restore->file));
+	note_resident(restore);
+	return NULL;
+}
+
+void machine_restore_end(struct machine *machine)
+{
+	struct lazy_restore *restore = TAKE_PTR(machine->restore);
+
+	if (!restore)
+		return;
+	ram_lazy_destroy(restore->lazy);
+	snapshot_file_close(restore->file);
+	free(restore);
+}
+
+bool machine_restore_report(const struct machine *machine, struct machine_restore_report *report)
+{
+	if (!machine->restore)
+		return false;
+	look(machine->restore);
+	*report = machine->restore->report;
+	return true;
+}

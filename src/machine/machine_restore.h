@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Restoring a machine from a snapshot file: all of it before the guest goes on, or lazily, bringing
+ * memory while it runs.
+ *
+ * Main thread; the machine tells with events: RESTORE_COMPLETED when everything is resident.
+ */
+#ifndef GODWIT_MACHINE_MACHINE_RESTORE_H
+#define GODWIT_MACHINE_MACHINE_RESTORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "machine/machine.h"
+#include "snapshot/snapshot_file.h"
+
+/*
+ * The configuration that the machine in @file had, in *@config, which is released with
+ * machine_config_clear in any case. The caller may change what does not concern the guest.
+ */
+struct error *machine_restore_config(const struct snapshot_file *file,
+				     struct machine_config *config) MUST_CHECK;
+
+struct machine_restore_options {
+	uint32_t channels; /* threads that bring memory: 1 to RAM_LOAD_CHANNELS_MAX */
+	bool direct;	   /* read past the page cache; not when lazy */
+	bool lazy;	   /* config.lazy must have been set for machine_create */
+	/* Called now and then while memory is brought before the guest goes on. NULL: not. */
+	void (*progress)(void *context, uint64_t done, uint64_t total);
+	/*
+	 * A lazy restore cannot go on: memory that the guest had is not to be had. Called on any
+	 * thread; must end the process at once, before a device writes what is not there to a disk.
+	 */
+	void (*lost)(void *context, const struct error *error);
+	void *context;
+};
+
+/*
+ * Brings @file, which the machine takes over (also on error), into a machine that was just created
+ * with its configuration, gives it another generation id, and lets the guest go on unless it had
+ * crashed or config.paused is set. After an error the machine can only be destroyed.
+ */
+struct error *machine_restore(struct machine *machine, struct snapshot_file *file,
+			      const struct machine_restore_options *options) MUST_CHECK;
+
+/* For the machine's own use: ends a lazy restore. Accepts a machine that has none. */
+void machine_restore_end(struct machine *machine);
+
+struct machine_restore_report {
+	int64_t started_ns;   /* from the call to the guest's first instruction */
+	int64_t resident_ns;  /* from the call until everything is there; 0: not yet */
+	uint64_t total, done; /* bytes of pages */
+	uint64_t asked;	      /* pieces that somebody waited for */
+};
+/* False when the machine was not restored. */
+bool machine_restore_report(const struct machine *machine, struct machine_restore_report *report);
+
+#endif

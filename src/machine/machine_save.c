@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A save, machine_save.h. One thread does what takes long; what concerns the machine as a whole (the
+ * moment: guest stopped, states collected) it asks of the main loop and waits for.
+ *
+ *   thread     a lazy restore that is under way ends; a running guest's memory is watched
+ *   main loop  the moment: the guest stops, states of devices and processors go into the file's
+ *              front; with --live the guest goes on at once
+ *   thread     memory is written; the file is synced and put in place
+ *   main loop  the guest goes on; the owner is told
+ *
+ * Whatever fails, the guest goes on as it was.
+ */
+#include "machine/machine_save.h"
+
+#include <string.h>
+
+#include "base/bitmap.h"
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/thread.h"
+#include "machine/machine_config_json.h"
+#include "machine/machine_private.h"
+#include "machine/machine_state.h"
+#include "migration/ram_save.h"
+#include "snapshot/snapshot_parts.h"
+
+#define LAZY_POLL_NS (5 * NS_PER_MS)
+
+struct machine_save {
+	struct machine *machine;
+	struct machine_save_options options; /* path and base are copies */
+	void (*done)(void *context, struct error *error);
+	void *context;
+
+	struct snapshot_file *base;
+	struct snapshot_writer *writer;
+	struct ram_save *memory; /* until it is written; the thread frees it */
+	pthread_t thread;
+	struct error *result;
+
+	pthread_mutex_t lock; /* guards the rest */
+	pthread_cond_t changed;
+	bool moment_over;
+	struct error *moment_error;
+	bool cancelled;
+	bool abandoned;	  /* the owner destroys it: the main loop does nothing more */
+	uint32_t posted;  /* callbacks on their way to the main loop */
+	int64_t froze_ns; /* when the guest stopped, if it stands still */
+	struct machine_save_progress progress;
+};
+
+/* --- States ------------------------------------------------------------------------------------ */
+
+static struct error *add_part(void *context, const struct state_part *part,
+			      const struct state *state)
+{
+	struct machine_save *save = context;
+
+	return snapshot_writer_add_section(save->writer, part->name, part->instance, part->version,
+					   state);
+}
+
+static struct error *visit_part(struct machine_save *save, const struct state_part *part)
+{
+	AUTO_STATE struct state *state = state_save_begin(true);
+
+	TRY(state_visit(state, part));
+	return add_part(save, part, state);
+}
+
+static struct error *add_configuration(struct machine_save *save)
+{
+	json_t *json = machine_config_to_json(&save->machine->config);
+	AUTO_FREE char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+
+	json_decref(json);
+	if (!text)
+		return error_system(ENOMEM, "configuration");
+	return snapshot_writer_add_bytes(save->writer, MACHINE_CONFIG_SECTION, 0, 1, text,
+					 strlen(text));
+}
+
+static struct error *add_memory_layout(struct machine_save *save)
+{
+	AUTO_FREE struct snapshot_memory *memory = calloc(1, sizeof(*memory));
+	struct state_part part = {.name = "godwit/memory",
+				  .version = SNAPSHOT_MEMORY_VERSION,
+				  .visit = snapshot_memory_state,
+				  .context = memory};
+	const struct memory_region *region;
+
+	if (!memory)
+		return error_system(ENOMEM, "memory layout");
+	for (region = memory_map_first(save->machine->map);
+	     region && memory->count < SNAPSHOT_RANGES_MAX; region = region->next) {
+		struct snapshot_range *range = &memory->ranges[memory->count++];
+
+		snprintf(range->block, sizeof(range->block), "%s", region->block->name);
+		range->address = region->address;
+		range->offset = region->block_offset;
+		range->size = region->size;
+	}
+	return visit_part(save, &part);
+}
+
+static struct error *add_plugged(struct machine_save *save)
+{
+	const struct memory_region *region;
+	uint32_t instance = 0;
+
+	for (region = memory_map_first(save->machine->map); region; region = region->next) {
+		struct snapshot_plugged plugged = {
+		    .size = region->size, .unit = region->unit, .bits = region->plugged};
+		struct state_part part = {.name = "godwit/plugged",
+					  .instance = instance,
+					  .version = SNAPSHOT_PLUGGED_VERSION,
+					  .visit = snapshot_plugged_state,
+					  .context = &plugged};
+
+		if (!region->unit)
+			continue;
+		snprintf(plugged.block, sizeof(plugged.block), "%s", region->block->name);
+		TRY(visit_part(save, &part));
+		instance++;
+	}
+	return NULL;
+}
+
+/* The guest stands still. */
+static struct error *collect(struct machine_save *save)
+{
+	TRY(add_configuration(save));
+	TRY(add_memory_layout(save));
+	TRY(add_plugged(save));
+	TRY(machine_state_save(save->machine, true, add_part, save));
+	return save->options.live ? ram_save_protect(save->memory) : NULL;
+}
+
+/* --- On the main loop -------------------------------------------------------------------------- */
+
+static void freeze(struct machine_save *save)
+{
+	machine_freeze(save->machine);
+	pthread_mutex_lock(&save->lock);
+	save->froze_ns = clock_monotonic_ns();
+	pthread_mutex_unlock(&save->lock);
+}
+
+static void thaw(struct machine_save *save)
+{
+	if (!save->froze_ns)
+		return;
+	machine_thaw(save->machine);
+	pthread_mutex_lock(&save->lock);
+	save->progress.paused_ns += clock_monotonic_ns() - save->froze_ns;
+	save->froze_ns = 0;
+	pthread_mutex_unlock(&save->lock);
+}
+
+static void save_free(struct machine_save *save);
+
+/*
+ * A callback that was posted has arrived: whether the owner still wants to hear. The last one to
+ * arrive after the owner is gone frees the save.
+ */
+static bool arrived(struct machine_save *save)
+{
+	bool abandoned, last;
+
+	pthread_mutex_lock(&save->lock);
+	last = --save->posted == 0;
+	abandoned = save->abandoned;
+	pthread_mutex_unlock(&save->lock);
+	if (abandoned && last)
+		save_free(save);
+	return !abandoned;
+}
+
+static void take_moment(void *context)
+{
+	struct machine_save *save = context;
+	struct error *error;
+
+	if (!arrived(save))
+		return;
+	if (save->machine->state == MACHINE_SHUTDOWN) {
+		error = error_new(ECANCELED, "the machine is shutting down");
+	} else {
+		freeze(save);
+		error = collect(save);
+		if (error || save->options.live)
+			thaw(save);
+	}
+	pthread_mutex_lock(&save->lock);
+	save->moment_error = error;
+	save->moment_over = true;
+	pthread_cond_broadcast(&save->changed);
+	pthread_mutex_unlock(&save->lock);
+}
+
+static void tell(void *context)
+{
+	struct machine_save *save = context;
+
+	if (!arrived(save))
+		return;
+	thaw(save);
+	save->done(save->context, TAKE_PTR(save->result));
+}
+
+/* --- The thread -------------------------------------------------------------------------------- */
+
+static struct error *post(struct machine_save *save, event_callback callback)
+{
+	int result;
+
+	pthread_mutex_lock(&save->lock);
+	save->posted++;
+	pthread_mutex_unlock(&save->lock);
+	result = event_loop_post(save->machine->loop, callback, save);
+	if (result < 0) {
+		pthread_mutex_lock(&save->lock);
+		save->posted--;
+		pthread_mutex_unlock(&save->lock);
+		return error_system(-result, "cannot reach the main loop");
+	}
+	return NULL;
+}
+
+static struct error *cancelled(void)
+{
+	return error_new(ECANCELED, "the save was cancelled");
+}
+
+static bool is_cancelled(struct machine_save *save)
+{
+	bool is;
+
+	pthread_mutex_lock(&save->lock);
+	is = save->cancelled;
+	pthread_mutex_unlock(&save->lock);
+	return is;
+}
+
+static struct error *wait_for_lazy_restore(struct machine_save *save)
+{
+	const struct timespec pause = {.tv_nsec = LAZY_POLL_NS};
+
+	while (machine_is_restoring(save->machine)) {
+		if (is_cancelled(save))
+			return cancelled();
+		nanosleep(&pause, NULL);
+	}
+	return NULL;
+}
+
+static struct error *wait_for_moment(struct machine_save *save)
+{
+	struct error *error;
+
+	TRY(post(save, take_moment));
+	pthread_mutex_lock(&save->lock);
+	/* Also when cancelled: the main loop may be at it. It is not when it has abandoned the save. */
+	while (!save->moment_over && !save->abandoned)
+		pthread_cond_wait(&save->changed, &save->lock);
+	error = TAKE_PTR(save->moment_error);
+	if (!error && save->cancelled)
+		error = cancelled();
+	pthread_mutex_unlock(&save->lock);
+	return error;
+}
+
+/* From here on progress is what it was. */
+static void end_memory(struct machine_save *save)
+{
+	struct ram_save *memory;
+	struct ram_save_progress progress;
+
+	ram_save_progress(save->memory, &progress);
+	pthread_mutex_lock(&save->lock);
+	memory = TAKE_PTR(save->memory);
+	save->progress.total = progress.total;
+	save->progress.done = progress.done;
+	save->progress.stored = progress.stored;
+	save->progress.waited = progress.waited;
+	pthread_mutex_unlock(&save->lock);
+	ram_save_destroy(memory);
+}
+
+static struct error *do_save(struct machine_save *save)
+{
+	TRY(wait_for_lazy_restore(save));
+	if (save->options.live)
+		TRY(ram_save_watch(save->memory, save->machine->userfault));
+	TRY(wait_for_moment(save));
+	TRY(ram_save_run(save->memory));
+	end_memory(save);
+	if (is_cancelled(save))
+		return cancelled();
+	TRY(snapshot_writer_finish(save->writer));
+	pthread_mutex_lock(&save->lock);
+	save->progress.file_size = snapshot_writer_size(save->writer);
+	save->progress.file_allocated = snapshot_writer_allocated(save->writer);
+	pthread_mutex_unlock(&save->lock);
+	return NULL;
+}
+
+static void *save_thread(void *context)
+{
+	struct machine_save *save = context;
+
+	save->result = do_save(save);
+	if (save->memory)
+		end_memory(save);
+	/* A partial file goes before anybody is told. */
+	snapshot_writer_destroy(TAKE_PTR(save->writer));
+	error_free(post(save, tell)); /* fails without memory for a list entry only */
+	return NULL;
+}
+
+/* --- Life -------------------------------------------------------------------------------------- */
+
+static struct error *prepare(struct machine_save *save)
+{
+	struct machine *machine = save->machine;
+	struct snapshot_writer_options writer = {.path = save->options.path,
+						 .direct = save->options.direct};
+	struct ram_save_options memory = {.channels = save->options.channels,
+					  .direct = save->options.direct};
+	struct snapshot_block_plan plans[SNAPSHOT_BLOCKS_MAX];
+	uint32_t blocks = ram_save_plan(machine->map, plans, SNAPSHOT_BLOCKS_MAX);
+
+	if (blocks > SNAPSHOT_BLOCKS_MAX)
+		return error_new(E2BIG,
+				 "a snapshot holds %d pieces of memory, and this machine has %u",
+				 SNAPSHOT_BLOCKS_MAX, blocks);
+	if (save->options.base)
+		TRY(error_prefix(snapshot_file_open(save->options.base, NULL, &save->base),
+				 "base"));
+	writer.base = memory.base = save->base;
+	if (save->options.live && !machine->userfault)
+		TRY(userfault_create(MACHINE_FAULT_THREADS, &machine->userfault));
+	for (uint32_t i = 0; save->options.live && i < machine->config.memory_count; i++)
+		TRY(error_prefix(userfault_supports(machine->memory[i]), "live"));
+	for (uint32_t i = 0; save->options.live && i < machine->config.elastic_count; i++)
+		TRY(error_prefix(userfault_supports(machine->elastic[i].block), "live"));
+	TRY(snapshot_writer_create(&writer, plans, blocks, &save->writer));
+	return ram_save_create(machine->map, save->writer, &memory, &save->memory);
+}
+
+static void save_free(struct machine_save *save)
+{
+	ram_save_destroy(save->memory);
+	snapshot_writer_destroy(save->writer);
+	snapshot_file_close(save->base);
+	error_free(save->result);
+	error_free(save->moment_error);
+	pthread_cond_destroy(&save->changed);
+	pthread_mutex_destroy(&save->lock);
+	free((char *)save->options.path);
+	free((char *)save->options.base);
+	free(save);
+}
+
+struct error *machine_save_start(struct machine *machine,
+				 const struct machine_save_options *options,
+				 void (*done)(void *context, struct error *error), void *context,
+				 struct machine_save **result)
+{
+	struct machine_save *save;
+	struct error *error;
+
+	if (machine->state == MACHINE_SHUTDOWN)
+		return error_new(EPERM, "the machine is shutting down");
+	if (machine->saving)
+		return error_new(EBUSY,
+				 "a save is under way already: wait for it or cancel its job");
+	save = calloc(1, sizeof(*save));
+	if (!save)
+		return error_system(ENOMEM, "a save");
+	pthread_mutex_init(&save->lock, NULL);
+	pthread_cond_init(&save->changed, NULL);
+	save->machine = machine;
+	save->done = done;
+	save->context = context;
+	save->options = *options;
+	save->options.path = strdup(options->path);
+	save->options.base = options->base ? strdup(options->base) : NULL;
+	error = save->options.path ? prepare(save) : error_system(ENOMEM, "a save");
+	if (!error)
+		error = thread_start(&save->thread, "save", save_thread, save);
+	if (error) {
+		save_free(save);
+		return error;
+	}
+	machine->saving = true;
+	*result = save;
+	return NULL;
+}
+
+void machine_save_cancel(struct machine_save *save)
+{
+	pthread_mutex_lock(&save->lock);
+	save->cancelled = true;
+	if (save->memory)
+		ram_save_cancel(save->memory);
+	pthread_cond_broadcast(&save->changed);
+	pthread_mutex_unlock(&save->lock);
+}
+
+void machine_save_progress(struct machine_save *save, struct machine_save_progress *progress)
+{
+	struct ram_save_progress memory;
+
+	pthread_mutex_lock(&save->lock);
+	*progress = save->progress;
+	if (save->memory) {
+		ram_save_progress(save->memory, &memory);
+		progress->total = memory.total;
+		progress->done = memory.done;
+		progress->stored = memory.stored;
+		progress->waited = memory.waited;
+	}
+	if (save->froze_ns)
+		progress->paused_ns += clock_monotonic_ns() - save->froze_ns;
+	pthread_mutex_unlock(&save->lock);
+}
+
+void machine_save_destroy(struct machine_save *save)
+{
+	bool last;
+
+	if (!save)
+		return;
+	machine_save_cancel(save);
+	pthread_mutex_lock(&save->lock);
+	save->abandoned = true;
+	pthread_cond_broadcast(&save->changed);
+	pthread_mutex_unlock(&save->lock);
+	pthread_join(save->thread, NULL);
+	thaw(save);
+	save->machine->saving = false;
+	/* A callback that is still queued frees the save instead. */
+	pthread_mutex_lock(&save->lock);
+	last = save->posted == 0;
+	pthread_mutex_unlock(&save->lock);
+	if (last)
+		save_free(save);
+}
