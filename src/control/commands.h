@@ -45,6 +45,10 @@ DECLARE_COMMAND(balloon);
  * nothing. */
 json_t *balloon_statistics_describe(struct machine *machine);
 
+/* commands_snapshot.c */
+DECLARE_COMMAND(godwit_save);
+DECLARE_COMMAND(godwit_restore);
+
 /* commands_jobs.c */
 DECLARE_COMMAND(query_jobs);
 DECLARE_COMMAND(job_cancel);

@@ -6,6 +6,7 @@
 
 #include "control/event_throttle.h"
 #include "control/qmp_server.h"
+#include "control/save_job.h"
 
 static void emit_event(void *context, json_t *event)
 {
@@ -65,6 +66,7 @@ struct error *control_open(struct control *control, struct machine *machine, con
 void control_close(struct control *control)
 {
 	control->closing = true;
+	save_jobs_end(control->jobs);
 	event_throttle_flush(control->throttle);
 	qmp_server_destroy(TAKE_PTR(control->server));
 	control->machine = NULL;

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "machine/machine_restore.h"
+#include "machine/machine_save.h"
 
 struct fake_machine *fake(struct machine *machine)
 {
@@ -240,4 +242,32 @@ void kvm_vcpus_statistics(const struct kvm_vcpus *vcpus, uint32_t index,
 			  struct kvm_vcpu_statistics *statistics)
 {
 	*statistics = (struct kvm_vcpu_statistics){.exits = 10 + index};
+}
+
+/* ---- snapshots ---- */
+
+struct error *machine_save_start(struct machine *machine,
+				 const struct machine_save_options *options,
+				 void (*done)(void *context, struct error *error), void *context,
+				 struct machine_save **save)
+{
+	return error_new(ENOTSUP, "this machine cannot be saved");
+}
+
+void machine_save_cancel(struct machine_save *save)
+{
+}
+
+void machine_save_progress(struct machine_save *save, struct machine_save_progress *progress)
+{
+	*progress = (struct machine_save_progress){};
+}
+
+void machine_save_destroy(struct machine_save *save)
+{
+}
+
+bool machine_restore_report(const struct machine *machine, struct machine_restore_report *report)
+{
+	return false;
 }
