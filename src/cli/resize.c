@@ -3,13 +3,14 @@
  * job. */
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/clock.h"
 #include "base/size.h"
 #include "cli/command_table.h"
+#include "cli/job_wait.h"
 #include "cli/vm.h"
 
 #define TIMEOUT_SECONDS 60
-#define POLL_NS		(100 * NS_PER_MS)
 
 static const struct cli_option options[] = {
     {"wait", CLI_FLAG, NULL, "wait until the guest has that size, with a progress bar"},
@@ -18,22 +19,6 @@ static const struct cli_option options[] = {
     {"json", CLI_FLAG, NULL, "print the job as JSON"},
     {},
 };
-
-static struct error *find_job(struct qmp_client *client, const char *id, json_t **job)
-{
-	AUTO_JSON json_t *jobs = NULL;
-	json_t *item;
-	size_t index;
-
-	TRY(qmp_client_execute(client, "query-jobs", NULL, &jobs));
-	json_array_foreach (jobs, index, item) {
-		if (strcmp(json_text(item, "id"), id) == 0) {
-			*job = json_incref(item);
-			return NULL;
-		}
-	}
-	return error_new(ENOENT, "job '%s' is gone: somebody dismissed it", id);
-}
 
 static void draw(const json_t *job, bool last)
 {
@@ -72,34 +57,19 @@ static const char *advice(const char *reason)
 static struct error *wait_job(struct qmp_client *client, const char *id, double timeout,
 			      json_t **job)
 {
-	int64_t deadline = clock_monotonic_ns() + (int64_t)(timeout * NS_PER_SECOND);
-	const struct timespec pause = {.tv_nsec = POLL_NS};
+	struct error *error =
+	    job_wait(client, id, MAX((int64_t)(timeout * NS_PER_SECOND), 1LL), draw, job);
+	const char *reason;
 
-	for (;;) {
-		bool concluded;
-
-		json_decref(*job);
-		*job = NULL;
-		TRY(find_job(client, id, job));
-		concluded = strcmp(json_text(*job, "status"), "concluded") == 0;
-		draw(*job, concluded);
-		if (concluded && !*json_text(*job, "error"))
-			return NULL;
-		if (concluded)
-			return error_new(ECANCELED, "%s", json_text(*job, "error"));
-		if (clock_monotonic_ns() > deadline) {
-			const char *reason = json_text(*job, "reason");
-
-			draw(*job, true);
-			return error_new(
-			    ETIMEDOUT,
-			    "%s has %s of %s after %g seconds: %s: %s; the job goes on, "
-			    "'godwit jobs' shows it",
-			    json_text(*job, "device"), human(json_u64(*job, "plugged")),
-			    human(json_u64(*job, "requested")), timeout, reason, advice(reason));
-		}
-		nanosleep(&pause, NULL);
-	}
+	if (!error || error_code(error) != ETIMEDOUT)
+		return error;
+	error_free(error);
+	reason = json_text(*job, "reason");
+	return error_new(ETIMEDOUT,
+			 "%s has %s of %s after %g seconds: %s: %s; the job goes on, "
+			 "'godwit jobs' shows it",
+			 json_text(*job, "device"), human(json_u64(*job, "plugged")),
+			 human(json_u64(*job, "requested")), timeout, reason, advice(reason));
 }
 
 static struct error *run_resize(const struct cli_arguments *arguments, int *status)
@@ -125,7 +95,7 @@ static struct error *run_resize(const struct cli_arguments *arguments, int *stat
 	if (cli_has(arguments, "wait"))
 		error = wait_job(client, json_text(started, "job"), timeout, &job);
 	else
-		error = find_job(client, json_text(started, "job"), &job);
+		error = job_find(client, json_text(started, "job"), &job);
 	if (job && cli_has(arguments, "json"))
 		json_print(json_incref(job));
 	else if (!error && !cli_has(arguments, "wait"))

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * `godwit restore FILE`: a VM goes on from a snapshot. Its configuration is in the file; options
+ * replace what belongs to this host: names, sockets, paths.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/size.h"
+#include "cli/command_table.h"
+#include "cli/run_options.h"
+#include "cli/vm.h"
+#include "cli/vm_process.h"
+#include "machine/machine_config.h"
+#include "machine/machine_restore.h"
+#include "migration/ram_load.h"
+
+static const struct cli_option options[] = {
+    {"lazy", CLI_FLAG, NULL, "let the guest run at once and bring memory meanwhile"},
+    {"channels", CLI_REQUIRED, "N", "threads that read, 1 to 16 (default: 2)"},
+    {"direct", CLI_FLAG, NULL, "read past the page cache (O_DIRECT)"},
+    {"base", CLI_REQUIRED, "FILE", "where the snapshot's base is now"},
+    {"name", CLI_REQUIRED, "NAME", "another name for the VM"},
+    {"kernel", CLI_REQUIRED, "FILE", "where the kernel is now, for the next reset"},
+    {"initrd", CLI_REQUIRED, "FILE", "where the initial RAM disk is now"},
+    {"disk", CLI_REQUIRED, "SPEC",
+     "instead of the disk with the same id=ID, or the\n"
+     "first, second … one"},
+    {"net", CLI_REQUIRED, "SPEC", "instead of a network interface, likewise"},
+    {"vsock", CLI_REQUIRED, "SPEC", "instead of --vsock"},
+    {"console", CLI_REQUIRED, "SPEC", "instead of --console"},
+    {"serial", CLI_REQUIRED, "SPEC", "instead of --serial"},
+    {"paused", CLI_FLAG, NULL, "do not let the guest go on yet; 'godwit resume' does"},
+    {"log", CLI_REQUIRED, "LEVEL", "error, warning (default), info or debug"},
+    {"pid-file", CLI_REQUIRED, "FILE", "write the process id to FILE"},
+    {},
+};
+
+/* --- What is replaced -------------------------------------------------------------------------- */
+
+static struct error *replace_text(char **text, const char *by)
+{
+	if (!by)
+		return NULL;
+	free(*text);
+	*text = strdup(by);
+	return *text ? NULL : error_system(ENOMEM, "options");
+}
+
+/* The id in a device's text, in @id; empty if it has none. */
+static struct error *id_of(const char *text, char *id, size_t size)
+{
+	AUTO_OPTIONS struct options *parsed = NULL;
+
+	TRY(options_parse(text, "value", &parsed));
+	snprintf(id, size, "%s", options_take(parsed, "id") ?: "");
+	return NULL;
+}
+
+/* The @index-th device of @kind, or the one with @id if that is not empty. */
+static struct error *find_device(struct machine_config *config, const char *kind, uint32_t index,
+				 const char *id, struct machine_device_config **device)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < config->device_count; i++) {
+		char own[64], usual[64];
+
+		if (strcmp(config->devices[i].kind, kind) != 0)
+			continue;
+		TRY(id_of(config->devices[i].text, own, sizeof(own)));
+		snprintf(usual, sizeof(usual), "%s%u", kind, count);
+		*device = &config->devices[i];
+		if (*id ? strcmp(id, *own ? own : usual) == 0 : count == index)
+			return NULL;
+		count++;
+	}
+	if (*id)
+		return error_usage("--%s: the snapshot has none with id=%s", kind, id);
+	return error_usage("--%s: the snapshot has %u of them, and this is one more", kind, count);
+}
+
+/* The new text keeps the old id, which is part of what the guest's state hangs on. */
+static struct error *replace_device(struct machine_config *config, const char *kind, uint32_t index,
+				    const char *text)
+{
+	struct machine_device_config *device = NULL;
+	AUTO_FREE char *whole = NULL;
+	char id[64], old[64];
+
+	TRY(error_prefix(id_of(text, id, sizeof(id)), "--%s", kind));
+	TRY(find_device(config, kind, index, id, &device));
+	TRY(id_of(device->text, old, sizeof(old)));
+	if (*id || !*old)
+		return replace_text(&device->text, text);
+	if (asprintf(&whole, "%s,id=%s", text, old) < 0)
+		return error_system(ENOMEM, "options");
+	return replace_text(&device->text, whole);
+}
+
+static struct error *replace_devices(const struct cli_arguments *arguments,
+				     struct machine_config *config)
+{
+	static const char *const kinds[] = {"disk", "net", "vsock", "console"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		const struct cli_given *given;
+		uint32_t index = 0;
+		int cursor = 0;
+
+		while ((given = cli_next(arguments, kinds[i], &cursor)))
+			TRY(replace_device(config, kinds[i], index++, given->value));
+	}
+	return NULL;
+}
+
+static struct error *read_config(const struct cli_arguments *arguments,
+				 const struct snapshot_file *file, struct machine_config *config)
+{
+	TRY(machine_restore_config(file, config));
+	TRY(replace_text(&config->name, cli_value(arguments, "name", NULL)));
+	TRY(replace_text(&config->kernel, cli_value(arguments, "kernel", NULL)));
+	TRY(replace_text(&config->initrd, cli_value(arguments, "initrd", NULL)));
+	TRY(replace_text(&config->serial, cli_value(arguments, "serial", NULL)));
+	TRY(replace_devices(arguments, config));
+	config->paused = cli_has(arguments, "paused");
+	config->lazy = cli_has(arguments, "lazy");
+	return machine_config_check(config);
+}
+
+/* --- Restoring --------------------------------------------------------------------------------- */
+
+struct restore {
+	struct snapshot_file *file; /* until the machine takes it over */
+	struct machine_restore_options options;
+	bool drawn;
+};
+
+static void draw(void *context, uint64_t done, uint64_t total)
+{
+	struct restore *restore = context;
+	char bar[BAR_WIDTH_MAX + 1];
+
+	restore->drawn = true;
+	fprintf(stderr, "\r%s %s of %s\033[K", bar_format(done, total, 40, bar), human(done),
+		human(total));
+}
+
+static void lost(void *context, const struct error *error)
+{
+	log_error("memory that the guest needs cannot be brought, the VM ends: %s",
+		  error_message(error));
+	_exit(1);
+}
+
+static struct error *start(struct machine *machine, void *context)
+{
+	struct restore *restore = context;
+	struct machine_restore_report report;
+	struct error *error = machine_restore(machine, TAKE_PTR(restore->file), &restore->options);
+
+	if (restore->drawn)
+		fputs("\r\033[K", stderr);
+	if (error)
+		return error;
+	if (machine_restore_report(machine, &report))
+		log_info("restored: first instruction after %.1f ms",
+			 (double)report.started_ns / NS_PER_MS);
+	return NULL;
+}
+
+static struct error *open_file(const struct cli_arguments *arguments, struct snapshot_file **file)
+{
+	struct snapshot_open_options open_options = {.base = cli_value(arguments, "base", NULL)};
+
+	return snapshot_file_open(arguments->positional[0], &open_options, file);
+}
+
+static struct error *run_restore(const struct cli_arguments *arguments, int *status)
+{
+	AUTO_FREE struct machine_config *config = calloc(1, sizeof(*config));
+	struct restore restore = {.options = {.lazy = cli_has(arguments, "lazy"),
+					      .direct = cli_has(arguments, "direct"),
+					      .lost = lost,
+					      .context = &restore}};
+	struct vm_process_plan plan = {
+	    .config = config,
+	    .log_level = LOG_LEVEL_WARNING,
+	    .pid_file = cli_value(arguments, "pid-file", NULL),
+	    .start = start,
+	    .context = &restore,
+	};
+	uint64_t channels = 0;
+	struct error *error;
+
+	if (!config)
+		return error_system(ENOMEM, "configuration");
+	TRY(error_prefix(number_parse(cli_value(arguments, "channels", "2"), UINT32_MAX, &channels),
+			 "--channels"));
+	if (channels < 1 || channels > RAM_LOAD_CHANNELS_MAX)
+		return error_usage("--channels: %lu is not 1 to %d", (unsigned long)channels,
+				   RAM_LOAD_CHANNELS_MAX);
+	if (restore.options.lazy && restore.options.direct)
+		return error_usage("--direct is for a restore that is not --lazy: leave one out");
+	restore.options.channels = (uint32_t)channels;
+	if (isatty(STDERR_FILENO))
+		restore.options.progress = draw;
+	TRY(run_options_log_level(arguments, &plan.log_level));
+	TRY(open_file(arguments, &restore.file));
+	error = read_config(arguments, restore.file, config);
+	if (!error)
+		error = vm_process_run(&plan, status);
+	else
+		machine_config_clear(config);
+	snapshot_file_close(restore.file);
+	return error;
+}
+
+const struct cli_command cli_restore = {
+    .name = "restore",
+    .positionals = "FILE",
+    .minimum = 1,
+    .maximum = 1,
+    .summary = "Let a VM go on from a snapshot file",
+    .description = "As with 'godwit run', the VM lives as long as this process. It goes on where\n"
+		   "it was saved; its disks must hold what they held then. The guest is told\n"
+		   "that it is a copy (VM generation id).",
+    .options = options,
+    .run = run_restore,
+};

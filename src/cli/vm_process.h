@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The process that is a VM, from its configuration to its end. */
+#ifndef GODWIT_CLI_VM_PROCESS_H
+#define GODWIT_CLI_VM_PROCESS_H
+
+#include "base/error.h"
+#include "base/log.h"
+#include "machine/machine.h"
+
+struct vm_process_plan {
+	struct machine_config *config; /* released by vm_process_run, also on error */
+	enum log_level log_level;
+	const char *pid_file; /* NULL: none */
+	/* Puts something into the machine that was just created, and lets it run. */
+	struct error *(*start)(struct machine *machine, void *context);
+	void *context;
+};
+
+/* Returns when the VM has ended; *@status is then the exit status. An error: it did not start. */
+struct error *vm_process_run(const struct vm_process_plan *plan, int *status) MUST_CHECK;
+
+#endif
