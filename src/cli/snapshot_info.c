@@ -86,11 +86,12 @@ static void print_blocks(json_t *blocks)
 
 	table_start(&table, "BLOCK", ">SIZE", ">STORED", ">INHERITED", ">ZERO", ">UNPLUGGED",
 		    ">ALLOCATED", NULL);
-	json_array_foreach (blocks, index, block)
+	json_array_foreach (blocks, index, block) {
 		table_row(&table, json_text(block, "name"), human(json_u64(block, "size")),
 			  human(json_u64(block, "stored")), human(json_u64(block, "inherited")),
 			  human(json_u64(block, "zero")), human(json_u64(block, "unplugged")),
 			  human(json_u64(block, "allocated")));
+	}
 	table_print(&table, stdout, "");
 }
 

@@ -332,14 +332,31 @@ static struct error *open_partial(struct snapshot_writer *writer, bool direct)
 	return error_system(errno, "cannot open %s for direct I/O", writer->partial_path);
 }
 
+/* Refuses a base that cannot be one, or whose chain is as long as a reader takes. */
+static struct error *check_base(const struct snapshot_file *base)
+{
+	int depth = 0;
+
+	if (base->foreign)
+		return error_new(EINVAL, "%s cannot be built on: it has no identity, QEMU wrote it",
+				 base->path);
+	for (const struct snapshot_file *file = base; file; file = file->base)
+		depth++;
+	if (depth >= SNAPSHOT_CHAIN_MAX)
+		return error_new(ELOOP,
+				 "%s already builds on %d others: flatten it first ('godwit "
+				 "snapshot flatten')",
+				 base->path, depth - 1);
+	return NULL;
+}
+
 static struct error *initialize(struct snapshot_writer *writer,
 				const struct snapshot_writer_options *options,
 				const struct snapshot_block_plan *blocks, uint32_t block_count)
 {
 	writer->based = options->base != NULL;
-	if (options->base && options->base->foreign)
-		return error_new(EINVAL, "%s cannot be built on: it has no identity, QEMU wrote it",
-				 options->base->path);
+	if (options->base)
+		TRY(check_base(options->base));
 	if (getrandom(writer->id, sizeof(writer->id), 0) != sizeof(writer->id))
 		return error_system(errno, "no random numbers for the file's id");
 	TRY(snapshot_path_resolve(options->path, &writer->path));

@@ -45,8 +45,8 @@ struct snapshot_writer_options {
 	const char *path;
 	bool direct; /* the pages are written with O_DIRECT; refused where that is not possible */
 	/*
-	 * Pages may be inherited from it; NULL: none. Borrowed. @path must not be it, nor one that
-	 * it builds on.
+	 * Pages may be inherited from it; NULL: none. Borrowed, open with its own bases. @path must
+	 * not be it, nor one that it builds on; one with SNAPSHOT_CHAIN_MAX - 1 bases is refused.
 	 */
 	const struct snapshot_file *base;
 };

@@ -414,6 +414,26 @@ static void test_base_is_found_from_another_folder(void **unused)
 	free_blocks(blocks);
 }
 
+static void test_chain_is_never_longer_than_a_reader_takes(void **unused)
+{
+	AUTO_SNAPSHOT_FILE struct snapshot_file *file = NULL;
+	struct test_block block = block_create("ram", 1);
+	char name[16] = "0";
+
+	fill_page(&block, 0, 1);
+	write_file(in_folder(name), &block, 1, NULL, NULL);
+	for (int i = 1; i < SNAPSHOT_CHAIN_MAX; i++) {
+		assert_no_error(snapshot_file_open(in_folder(name), NULL, &file));
+		snprintf(name, sizeof(name), "%d", i);
+		write_file(in_folder(name), &block, 1, file, &block);
+		snapshot_file_close(TAKE_PTR(file));
+	}
+	assert_no_error(snapshot_file_open(in_folder(name), NULL, &file));
+	assert_content(file, &block, 1);
+	assert_error_with(try_create(in_folder("last"), "ram", PAGE, file), "flatten it first");
+	free(block.bytes);
+}
+
 /* --- Damage ------------------------------------------------------------------------------------ */
 
 static void patch(const char *path, uint64_t offset, const void *bytes, size_t size)
@@ -587,6 +607,7 @@ int main(void)
 	    TEST(test_inherited_pages_need_the_base),
 	    TEST(test_base_cannot_be_written_over),
 	    TEST(test_base_is_found_from_another_folder),
+	    TEST(test_chain_is_never_longer_than_a_reader_takes),
 	    TEST(test_changed_page_is_found),
 	    TEST(test_what_is_in_a_hole_does_not_matter),
 	    TEST(test_file_that_shrinks_while_open_fails_to_read),
