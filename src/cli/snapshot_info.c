@@ -51,6 +51,18 @@ static struct error *describe_blocks(const struct snapshot_file *file, json_t *l
 	return NULL;
 }
 
+/* The configuration as the machine wrote it; NULL when there is none, or it is not an object. */
+static json_t *configuration(const struct snapshot_file *file)
+{
+	const struct snapshot_section *section =
+	    snapshot_file_section(file, SNAPSHOT_SECTION_CONFIG, 0);
+	json_error_t ignored;
+
+	if (file->foreign || !section)
+		return NULL;
+	return json_loadb((const char *)section->bytes, section->size, 0, &ignored);
+}
+
 static struct error *describe(const struct snapshot_file *file, json_t **description)
 {
 	char id[SNAPSHOT_ID_TEXT], base_id[SNAPSHOT_ID_TEXT];
@@ -75,7 +87,28 @@ static struct error *describe(const struct snapshot_file *file, json_t **descrip
 		json_object_set_new(*description, "base",
 				    json_pack("{s:o,s:s}", "path", path_text(file->base_path), "id",
 					      snapshot_id_text(file->base_id, base_id)));
+	json_object_set_new(*description, "configuration", configuration(file));
 	return error;
+}
+
+/* The members that are one value: name, processors, kernel. Lists are for --json. */
+static void print_configuration(json_t *config)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach (config, key, value) {
+		AUTO_FREE char *text =
+		    json_is_object(value) || json_is_array(value) || json_is_null(value)
+			? NULL
+			: json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+
+		/* Keys are as in the file, which is somebody else's. */
+		if (text && key[strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789-_")] == '\0')
+			printf("%-20s %s\n", key, text);
+	}
+	if (config)
+		printf("\n");
 }
 
 static void print_blocks(json_t *blocks)
@@ -124,6 +157,7 @@ static void print_description(const char *path, json_t *description)
 	if (base)
 		printf("base  %s, %s\n", json_text(base, "id"), json_text(base, "path"));
 	printf("\n");
+	print_configuration(json_object_get(description, "configuration"));
 	print_blocks(json_object_get(description, "blocks"));
 	printf("\n");
 	print_sections(json_object_get(description, "sections"));

@@ -50,6 +50,7 @@
 #define SNAPSHOT_CAPABILITY_MAPPED "mapped-ram"
 #define SNAPSHOT_CAPABILITY_BASE   "x-godwit-base" /* unknown to others, who refuse the file */
 #define SNAPSHOT_SECTION_FILE	   "godwit/file"
+#define SNAPSHOT_SECTION_CONFIG	   "godwit/config" /* the machine's; JSON */
 #define SNAPSHOT_SECTION_MEMORY	   "godwit/memory"
 #define SNAPSHOT_SECTION_PLUGGED   "godwit/plugged"
 #define SNAPSHOT_SECTION_CHECKSUMS "godwit/checksums"
