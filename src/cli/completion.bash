@@ -30,6 +30,13 @@ _godwit() {
     case $subcommand in
         help) mapfile -t COMPREPLY < <(compgen -W "$(godwit help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p')" -- "$word") ;;
         run | list | top) ;;
+        restore) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+        save)
+            if [ "$COMP_CWORD" = 3 ]; then
+                mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                return
+            fi
+            ;;&
         snapshot)
             if [ "$COMP_CWORD" = 2 ]; then
                 mapfile -t COMPREPLY < <(compgen -W "$(godwit help snapshot 2>/dev/null |

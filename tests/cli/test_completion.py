@@ -50,3 +50,9 @@ def test_actions_and_their_options(complete):
 def test_snapshot_files(complete, tmp_path):
     (tmp_path / "web.snap").touch()
     assert complete("godwit", "snapshot", "info", f"{tmp_path}/we") == [f"{tmp_path}/web.snap"]
+
+
+@pytest.mark.parametrize("words", [["restore"], ["save", "web"], ["save", "web", "--base"]])
+def test_files_to_save_and_restore(complete, tmp_path, words):
+    (tmp_path / "web.snap").touch()
+    assert complete("godwit", *words, f"{tmp_path}/we") == [f"{tmp_path}/web.snap"]
