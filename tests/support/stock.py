@@ -26,25 +26,8 @@ def image(what, kernel, *arguments):
                           stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-class StockGuest(Machine):
-    """`godwit run` with a stock kernel and the test shell of tools/guest-init.
-
-    kernel   a folder of the cache's kernels
-    tools    programs of this machine that the guest's initial file system holds, beside busybox
-    elf      start vmlinux (PVH) and not the bzImage
-    memory   one --memory, or a list of them
-
-    Boot memory is of huge pages unless a test wants another: under an emulated KVM each page that a guest touches for
-    the first time costs a tenth of a millisecond, and a start takes a third of the time with huge ones.
-    """
-
-    def __init__(self, *arguments, kernel="6.12-cloud", tools=(), elf=False, cpus=1, memory=BOOT_MEMORY, cmdline="",
-                 memory_options=MOVABLE, **options):
-        initrd = image("initramfs", kernel, "--with", ",".join(tools)) if tools else image("initramfs", kernel)
-        memories = [memory] if isinstance(memory, str) else memory
-        super().__init__("--kernel", image("vmlinux" if elf else "kernel", kernel), "--initrd", initrd,
-                         "--cmdline", f"quiet panic=-1 {memory_options} {cmdline}".strip(), "--cpus", cpus,
-                         *(word for text in memories for word in ("--memory", text)), *arguments, **options)
+class Guest(Machine):
+    """What both kinds of stock guests can do."""
 
     def power_off(self, limit=60):
         """Switches the guest off from within; the exit status of godwit."""
@@ -76,6 +59,33 @@ class StockGuest(Machine):
         """Waits until an elastic device is in a state for this reason ("busy", …)."""
         return wait_until(lambda: self.region(ident)["reason"] == reason, limit,
                           lambda: f"{ident} is not {reason}: {self.region(ident)}")
+
+
+class RestoredGuest(Guest):
+    """`godwit restore FILE …`: a stock guest that goes on; its shell is where it was."""
+
+    COMMAND = ("restore",)
+
+
+class StockGuest(Guest):
+    """`godwit run` with a stock kernel and the test shell of tools/guest-init.
+
+    kernel   a folder of the cache's kernels
+    tools    programs of this machine that the guest's initial file system holds, beside busybox
+    elf      start vmlinux (PVH) and not the bzImage
+    memory   one --memory, or a list of them
+
+    Boot memory is of huge pages unless a test wants another: under an emulated KVM each page that a guest touches for
+    the first time costs a tenth of a millisecond, and a start takes a third of the time with huge ones.
+    """
+
+    def __init__(self, *arguments, kernel="6.12-cloud", tools=(), elf=False, cpus=1, memory=BOOT_MEMORY, cmdline="",
+                 memory_options=MOVABLE, **options):
+        initrd = image("initramfs", kernel, "--with", ",".join(tools)) if tools else image("initramfs", kernel)
+        memories = [memory] if isinstance(memory, str) else memory
+        super().__init__("--kernel", image("vmlinux" if elf else "kernel", kernel), "--initrd", initrd,
+                         "--cmdline", f"quiet panic=-1 {memory_options} {cmdline}".strip(), "--cpus", cpus,
+                         *(word for text in memories for word in ("--memory", text)), *arguments, **options)
 
 
 def wait_until(condition, limit, describe=lambda: "it did not become true"):

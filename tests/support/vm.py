@@ -139,9 +139,11 @@ class Machine:
 
     count = 0
 
+    COMMAND = ("run",)
+
     def __init__(self, *arguments, name=None, serial=True, console=True, environment=None, wrapper=()):
         self._prepare(name, environment)
-        command = [*wrapper, GODWIT, "run", "--name", self.name, *map(str, arguments)]
+        command = [*wrapper, GODWIT, *self.COMMAND, "--name", self.name, *map(str, arguments)]
         if serial:
             command += ["--serial", f"unix:{self.directory}/serial"]
         if console:

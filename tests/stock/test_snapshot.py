@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Stock guests that are saved, killed and go on: their programs verify their memory, their disk and their clock."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from support.stock import RestoredGuest, StockGuest, image, wait_until
+from support.vm import GIB, GODWIT, MIB
+
+# Boot memory, elastic memory, processors, kernel: every backing and both ends of the rest.
+MACHINES = {
+    "memfd-1-cpu": ("256M,backing=memfd", "backing=hugetlb", 1, "6.12-cloud"),
+    "huge-4-cpus": ("256M,backing=hugetlb", "backing=memfd,block=4M", 4, "6.1-cloud"),
+    "anon-4-cpus": ("256M,backing=anon", "backing=anon", 4, "6.12-cloud"),
+}
+STRESS = ("stress-ng --vm 1 --vm-bytes 96M --vm-method all --verify -t 0 --temp-path /tmp >/tmp/stress 2>&1 & "
+          "echo $! >/tmp/stress.pid; "
+          # A counter in memory, and beside it a copy that must never be far away.
+          "(i=0; while :; do i=$((i+1)); echo $i >/tmp/count; sleep 0.02; done) >/dev/null 2>&1 &")
+
+
+def count(guest):
+    return int(guest.sh("cat /tmp/count || cat /tmp/count"))
+
+
+def check_goes_on(guest, at_least):
+    """The guest's programs run on behind the count that they had, and nothing has gone wrong."""
+    wait_until(lambda: count(guest) > at_least, 60, lambda: f"the guest's counter stands at {count(guest)}")
+    guest.sh("kill -0 $(cat /tmp/stress.pid)")
+    assert "fail" not in guest.sh("cat /tmp/stress")
+    assert guest.kernel_complaints() == []
+
+
+@pytest.mark.parametrize("machine", MACHINES, scope="class")
+class TestGoingOn:
+    """One guest for each machine: saved running and paused, killed, restored both ways; resized meanwhile."""
+
+    @pytest.fixture(scope="class")
+    def place(self, machine, tmp_path_factory):
+        return Path(subprocess.run(["mktemp", "-d", "/var/tmp/godwit-test-XXXXXX"], check=True, capture_output=True,
+                                   text=True).stdout.strip())
+
+    @pytest.fixture(scope="class", autouse=True)
+    def clean(self, place):
+        yield
+        subprocess.run(["rm", "-rf", place], check=True)
+
+    @pytest.fixture(scope="class")
+    def saved(self, machine, place, request):
+        """Runs the guest and leaves live and paused snapshots of it; what it was like then."""
+        memory, elastic, cpus, kernel = MACHINES[machine]
+        pool = Path("/proc/sys/vm/nr_hugepages")
+        pool.write_text(str(int(pool.read_text()) + 256))
+        known = {}
+        try:
+            with StockGuest("--elastic", f"id=mem0,max=1G,{elastic}", "--balloon", "statistics=1",
+                            "--disk", f"{image('rootfs', kernel, str(place / 'root'), '512M')},readonly=on,id=root",
+                            "--vsock", f"cid=3,path={place}/vsock",
+                            memory=memory, cpus=cpus, kernel=kernel, tools=("stress-ng",)) as guest:
+                guest.wait_ready()
+                known["boot"] = guest.mem_total()
+                guest.resize("mem0", 256 * MIB)
+                known["disk"] = guest.sh("dd if=/dev/vda bs=1M count=8 2>/dev/null | md5sum")
+                guest.sh("head -c 16m /dev/urandom >/tmp/random; md5sum </tmp/random >/tmp/random.md5")
+                guest.sh(STRESS)
+                time.sleep(2)
+                known["count"] = count(guest)
+                known["live"] = guest.cli("save", guest.name, place / "live", "--live", limit=300).stdout
+                check_goes_on(guest, known["count"])
+                # Half way to another size.
+                guest.qmp.command("godwit-resize", id="mem0", size=640 * MIB)
+                known["paused"] = guest.cli("save", guest.name, place / "paused", limit=300).stdout
+                known["plugged"] = guest.elastic("mem0")["size"]
+                guest.process.kill()
+                guest.process.wait()
+            yield known
+        finally:
+            pool.write_text(str(int(pool.read_text()) - 256))
+
+    def check_same_guest(self, guest, saved):
+        check_goes_on(guest, saved["count"])
+        assert guest.sh("md5sum </tmp/random") == guest.sh("cat /tmp/random.md5")
+        assert guest.sh("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=8 2>/dev/null | md5sum") == \
+            saved["disk"]
+
+    def test_both_files_verify(self, machine, saved, place):
+        for name in ("live", "paused"):
+            subprocess.run([GODWIT, "snapshot", "verify", place / name], check=True, stdout=subprocess.DEVNULL)
+
+    def test_a_paused_save_goes_on(self, machine, saved, place):
+        with RestoredGuest(place / "paused", "--vsock", f"cid=3,path={place}/vsock2") as guest:
+            self.check_same_guest(guest, saved)
+            guest.wait_size("mem0", 640 * MIB)  # what was asked for before the save still is
+            wait_until(lambda: guest.mem_total() == saved["boot"] + 640 * MIB, 60, guest.mem_total)
+            guest.resize("mem0", 128 * MIB)
+            check_goes_on(guest, saved["count"])
+            guest.reboot()
+            guest.wait_size("mem0", 128 * MIB)
+
+    def test_a_live_save_goes_on_lazily_and_is_resized_and_saved_meanwhile(self, machine, saved, place):
+        with RestoredGuest(place / "live", "--lazy", "--vsock", f"cid=3,path={place}/vsock3") as guest:
+            guest.qmp.command("godwit-resize", id="mem0", size=384 * MIB)
+            guest.cli("save", guest.name, place / "again", "--base", place / "live", limit=300)
+            guest.qmp.event("RESTORE_COMPLETED", limit=120)
+            self.check_same_guest(guest, saved)
+            guest.wait_size("mem0", 384 * MIB)
+            guest.process.kill()
+        with RestoredGuest(place / "again", "--vsock", f"cid=3,path={place}/vsock4") as guest:
+            self.check_same_guest(guest, saved)
+            guest.wait_size("mem0", 384 * MIB)
+            guest.sh("kill $(cat /tmp/stress.pid); sleep 1; ! grep -i fail /tmp/stress")
+            assert guest.power_off() == 0
+
+
+def test_a_lazy_restore_is_reset_meanwhile(tmp_path):
+    with StockGuest("--elastic", "id=mem0,max=1G", memory="256M,backing=memfd") as guest:
+        guest.wait_ready()
+        guest.resize("mem0", 256 * MIB)
+        guest.cli("save", guest.name, tmp_path / "file")
+    with RestoredGuest(tmp_path / "file", "--lazy") as guest:
+        guest.qmp.command("system_reset")
+        guest.wait_ready()
+        guest.wait_size("mem0", 256 * MIB)
+        assert guest.kernel_complaints() == []
+
+
+def test_each_clone_reseeds_its_random_numbers(tmp_path):
+    with StockGuest(memory="256M,backing=memfd") as guest:
+        guest.wait_ready()
+        guest.cli("save", guest.name, tmp_path / "file")
+    numbers = []
+    for _ in range(2):
+        with RestoredGuest(tmp_path / "file") as guest:
+            assert "crng reseeded due to virtual machine fork" in guest.sh("sleep 1; dmesg") or \
+                not Path("/sys/module/vmgenid").exists()
+            numbers.append(guest.sh("head -c 16 /dev/urandom | md5sum"))
+    assert numbers[0] != numbers[1]
+
+
+def test_time_of_day_goes_on_and_monotonic_time_does_not(tmp_path):
+    with StockGuest(memory="256M,backing=memfd") as guest:
+        guest.wait_ready()
+        uptime = float(guest.sh("cat /proc/uptime").split()[0])
+        guest.cli("save", guest.name, tmp_path / "file")
+    time.sleep(5)
+    with RestoredGuest(tmp_path / "file") as guest:
+        later = float(guest.sh("cat /proc/uptime").split()[0])
+        assert uptime <= later < uptime + 120
+        assert guest.kernel_complaints() == []
