@@ -22,11 +22,8 @@
 #include "snapshot/snapshot_buffer.h"
 #include "snapshot/snapshot_file.h"
 #include "snapshot/snapshot_file_section.h"
+#include "snapshot/snapshot_head.h"
 #include "snapshot/snapshot_path.h"
-
-/* Beyond this a section is described as a row of bytes: the script looks at the last 10 MB. */
-#define DESCRIPTION_MAX	  (6 << 20)
-#define FIELD_DESCRIPTION 100 /* characters for a field, about */
 
 struct writer_block {
 	struct snapshot_block_plan plan;
@@ -38,11 +35,6 @@ struct writer_block {
 	struct snapshot_checksum *checksums;
 };
 
-struct section_key {
-	char name[SNAPSHOT_NAME_MAX + 1];
-	uint32_t instance;
-};
-
 struct snapshot_writer {
 	char *path;	    /* resolved: where the file goes */
 	char *partial_path; /* NULL when there is none (any more) */
@@ -51,11 +43,7 @@ struct snapshot_writer {
 	int folder_fd;
 	bool based; /* has a base */
 	uint8_t id[SNAPSHOT_ID_SIZE];
-	struct snapshot_buffer head;	    /* up to where the RAM section starts */
-	struct snapshot_buffer description; /* of the sections in head, as JSON */
-	struct section_key *keys;	    /* of the sections added */
-	uint32_t key_count;
-	uint32_t next_section_id;
+	struct snapshot_head head;
 	struct writer_block *blocks;
 	uint32_t block_count;
 	pthread_mutex_t layout_lock;
@@ -66,157 +54,34 @@ struct snapshot_writer {
 
 /* --- Sections ---------------------------------------------------------------------------------- */
 
-/* The frame in front of a section's body, and the body's length; returns the section's id. */
-static uint32_t section_begin(struct snapshot_writer *writer, struct snapshot_buffer *buffer,
-			      const char *name, uint32_t instance, uint32_t version, size_t size)
+struct snapshot_head *snapshot_writer_head(struct snapshot_writer *writer)
 {
-	uint32_t id = writer->next_section_id++;
-
-	snapshot_buffer_put8(buffer, QEVM_SECTION_FULL);
-	snapshot_buffer_put32(buffer, id);
-	snapshot_buffer_put_name(buffer, name);
-	snapshot_buffer_put32(buffer, instance);
-	snapshot_buffer_put32(buffer, version);
-	snapshot_buffer_put32(buffer, (uint32_t)size);
-	return id;
-}
-
-static void section_end(struct snapshot_buffer *buffer, uint32_t id)
-{
-	snapshot_buffer_put8(buffer, QEVM_FOOTER);
-	snapshot_buffer_put32(buffer, id);
-}
-
-/* Describes a section whose body is its length and then @fields. Names are ours: nothing to escape. */
-static void describe_section(struct snapshot_buffer *json, const char *name, uint32_t instance,
-			     uint32_t version, const struct state_field *fields, size_t count)
-{
-	snapshot_buffer_print(json,
-			      "%s{\"name\":\"%s\",\"instance_id\":%u,\"vmsd_name\":\"%s\","
-			      "\"version\":%u,\"fields\":[{\"name\":\"length\","
-			      "\"type\":\"uint32\",\"size\":4}",
-			      json->size ? "," : "", name, instance, name, version);
-	for (size_t i = 0; i < count; i++)
-		snapshot_buffer_print(json, ",{\"name\":\"%s\",\"type\":\"%s\",\"size\":%zu}",
-				      fields[i].name, fields[i].type, fields[i].size);
-	snapshot_buffer_print(json, "]}");
-}
-
-static bool name_is_good(const char *name)
-{
-	size_t length = strnlen(name, SNAPSHOT_NAME_MAX + 1);
-
-	if (!length || length > SNAPSHOT_NAME_MAX)
-		return false;
-	for (; *name; name++)
-		if (*name <= ' ' || *name > '~' || *name == '"' || *name == '\\')
-			return false;
-	return true;
-}
-
-static struct error *add_key(struct snapshot_writer *writer, const char *name, uint32_t instance)
-{
-	struct section_key *keys;
-
-	for (uint32_t i = 0; i < writer->key_count; i++)
-		if (writer->keys[i].instance == instance && strcmp(writer->keys[i].name, name) == 0)
-			return error_new(EEXIST, "section %s, instance %u, is there twice", name,
-					 instance);
-	if (writer->key_count == SNAPSHOT_SECTIONS_MAX)
-		return error_new(E2BIG, "a snapshot has at most %d sections",
-				 SNAPSHOT_SECTIONS_MAX);
-	keys = reallocarray(writer->keys, writer->key_count + 1, sizeof(*keys));
-	if (!keys)
-		return error_new(ENOMEM, "no memory for section %s", name);
-	writer->keys = keys;
-	snprintf(keys[writer->key_count].name, sizeof(keys->name), "%s", name);
-	keys[writer->key_count++].instance = instance;
-	return NULL;
-}
-
-static struct error *add_section(struct snapshot_writer *writer, const char *name,
-				 uint32_t instance, uint32_t version, const void *bytes,
-				 size_t size, const struct state_field *fields, size_t field_count)
-{
-	const struct state_field whole = {"bytes", "buffer", size};
-	uint32_t id;
-
-	if (atomic_load(&writer->laid_out))
-		return error_new(EINVAL, "section %s comes after the first page", name);
-	if (!name_is_good(name))
-		return error_new(EINVAL,
-				 "section name '%s': use 1 to %d printable characters without "
-				 "quotes and backslashes",
-				 name, SNAPSHOT_NAME_MAX);
-	if (size > SNAPSHOT_SECTIONS_SIZE_MAX - MIN(writer->head.size, SNAPSHOT_SECTIONS_SIZE_MAX))
-		return error_new(E2BIG, "section %s: all sections together are at most %d MiB",
-				 name, SNAPSHOT_SECTIONS_SIZE_MAX >> 20);
-	TRY(add_key(writer, name, instance));
-	id = section_begin(writer, &writer->head, name, instance, version, size);
-	snapshot_buffer_put(&writer->head, bytes, size);
-	section_end(&writer->head, id);
-	if (field_count &&
-	    writer->description.size + field_count * FIELD_DESCRIPTION < DESCRIPTION_MAX)
-		describe_section(&writer->description, name, instance, version, fields,
-				 field_count);
-	else
-		describe_section(&writer->description, name, instance, version, &whole, size != 0);
-	if (writer->head.failed || writer->description.failed)
-		return error_new(ENOMEM, "no memory for section %s", name);
-	return NULL;
+	return &writer->head;
 }
 
 struct error *snapshot_writer_add_section(struct snapshot_writer *writer, const char *name,
 					  uint32_t instance, uint32_t version,
 					  const struct state *state)
 {
-	size_t size, count;
-	const void *bytes = state_bytes(state, &size);
-	const struct state_field *fields = state_fields(state, &count);
-
-	return add_section(writer, name, instance, version, bytes, size, fields, count);
+	return snapshot_head_add_section(&writer->head, name, instance, version, state);
 }
 
 struct error *snapshot_writer_add_bytes(struct snapshot_writer *writer, const char *name,
 					uint32_t instance, uint32_t version, const void *bytes,
 					size_t size)
 {
-	return add_section(writer, name, instance, version, bytes, size, NULL, 0);
+	return snapshot_head_add_bytes(&writer->head, name, instance, version, bytes, size);
 }
 
 /* --- Creation ---------------------------------------------------------------------------------- */
 
-/* What stands in front of the first section. */
-static void put_configuration(struct snapshot_writer *writer)
-{
-	struct snapshot_buffer *head = &writer->head;
-
-	snapshot_buffer_put32(head, QEVM_MAGIC);
-	snapshot_buffer_put32(head, QEVM_VERSION);
-	snapshot_buffer_put8(head, QEVM_CONFIGURATION);
-	snapshot_buffer_put32(head, strlen(SNAPSHOT_MACHINE));
-	snapshot_buffer_put(head, SNAPSHOT_MACHINE, strlen(SNAPSHOT_MACHINE));
-	snapshot_buffer_put8(head, QEVM_SUBSECTION);
-	snapshot_buffer_put_name(head, "configuration/capabilities");
-	snapshot_buffer_put32(head, 1);
-	snapshot_buffer_put32(head, writer->based ? 2 : 1);
-	snapshot_buffer_put_name(head, SNAPSHOT_CAPABILITY_MAPPED);
-	if (writer->based)
-		snapshot_buffer_put_name(head, SNAPSHOT_CAPABILITY_BASE);
-}
-
-static struct error *add_file_section(struct snapshot_writer *writer,
-				      const struct snapshot_file *base)
+static struct error *begin_head(struct snapshot_writer *writer, const struct snapshot_file *base)
 {
 	AUTO_FREE struct snapshot_file_section *section = calloc(1, sizeof(*section));
-	AUTO_STATE struct state *state = state_save_begin(true);
-	struct state_part part = {.name = SNAPSHOT_SECTION_FILE,
-				  .version = SNAPSHOT_FILE_SECTION_VERSION,
-				  .visit = snapshot_file_section_state,
-				  .context = section};
+	const char *capabilities[] = {SNAPSHOT_CAPABILITY_MAPPED, SNAPSHOT_CAPABILITY_BASE};
 
 	if (!section)
-		return error_new(ENOMEM, "no memory for section %s", part.name);
+		return error_new(ENOMEM, "no memory for section %s", SNAPSHOT_SECTION_FILE);
 	memcpy(section->id, writer->id, sizeof(section->id));
 	if (base) {
 		AUTO_FREE char *base_path = NULL;
@@ -235,8 +100,7 @@ static struct error *add_file_section(struct snapshot_writer *writer,
 		memcpy(section->base_id, base->id, sizeof(section->base_id));
 		memcpy(section->base_path, relative, strlen(relative) + 1);
 	}
-	TRY(state_visit(state, &part));
-	return snapshot_writer_add_section(writer, part.name, 0, part.version, state);
+	return snapshot_head_begin(&writer->head, capabilities, base ? 2 : 1, section);
 }
 
 static struct error *add_blocks(struct snapshot_writer *writer,
@@ -253,7 +117,7 @@ static struct error *add_blocks(struct snapshot_writer *writer,
 		struct writer_block *block = &writer->blocks[i];
 
 		block->plan = blocks[i];
-		if (!name_is_good(block->plan.name))
+		if (!snapshot_head_name_is_good(block->plan.name))
 			return error_new(EINVAL, "block name '%s' cannot be written",
 					 block->plan.name);
 		for (uint32_t other = 0; other < i; other++)
@@ -362,8 +226,7 @@ static struct error *initialize(struct snapshot_writer *writer,
 	TRY(snapshot_path_resolve(options->path, &writer->path));
 	TRY(check_target(writer, options->base));
 	TRY(add_blocks(writer, blocks, block_count));
-	put_configuration(writer);
-	TRY(add_file_section(writer, options->base));
+	TRY(begin_head(writer, options->base));
 	return open_partial(writer, options->direct);
 }
 
@@ -399,9 +262,7 @@ void snapshot_writer_destroy(struct snapshot_writer *writer)
 	}
 	pthread_mutex_destroy(&writer->layout_lock);
 	free(writer->blocks);
-	free(writer->keys);
-	free(writer->head.bytes);
-	free(writer->description.bytes);
+	snapshot_head_clear(&writer->head);
 	free(writer->partial_path);
 	free(writer->path);
 	free(writer);
@@ -413,7 +274,8 @@ void snapshot_writer_destroy(struct snapshot_writer *writer)
 static void lay_out(struct snapshot_writer *writer)
 {
 	/* 0x01, section id, name, instance, version, RAM's size and flag. */
-	uint64_t offset = writer->head.size + 1 + 4 + 1 + strlen(RAM_SECTION_NAME) + 4 + 4 + 8;
+	uint64_t offset =
+	    writer->head.bytes.size + 1 + 4 + 1 + strlen(RAM_SECTION_NAME) + 4 + 4 + 8;
 
 	for (uint32_t i = 0; i < writer->block_count; i++) {
 		struct writer_block *block = &writer->blocks[i];
@@ -427,6 +289,12 @@ static void lay_out(struct snapshot_writer *writer)
 		offset = block->pages_offset + block->plan.size;
 	}
 	writer->tail_offset = offset;
+	/*
+	 * The file gets its size before its pages: file systems let writes past the end happen one
+	 * at a time only (ext4: exclusive lock, no asynchrony). If it cannot, writing tells.
+	 */
+	if (ftruncate(writer->fd, (off_t)offset) < 0)
+		return;
 }
 
 static void ensure_layout(struct snapshot_writer *writer)
@@ -435,6 +303,7 @@ static void ensure_layout(struct snapshot_writer *writer)
 		return;
 	pthread_mutex_lock(&writer->layout_lock);
 	if (!atomic_load_explicit(&writer->laid_out, memory_order_relaxed)) {
+		writer->head.closed = true;
 		lay_out(writer);
 		atomic_store_explicit(&writer->laid_out, true, memory_order_release);
 	}
@@ -521,29 +390,23 @@ static struct error *write_entry(struct snapshot_writer *writer, struct writer_b
 	return write_all(writer, entry->bytes, entry->size, offset - entry->size);
 }
 
-static void put_ram_start(struct snapshot_writer *writer, struct snapshot_buffer *buffer,
-			  uint32_t id)
+static uint64_t ram_size(const struct snapshot_writer *writer)
 {
 	uint64_t total = 0;
 
 	for (uint32_t i = 0; i < writer->block_count; i++)
 		total += writer->blocks[i].plan.size;
-	snapshot_buffer_put8(buffer, QEVM_SECTION_START);
-	snapshot_buffer_put32(buffer, id);
-	snapshot_buffer_put_name(buffer, RAM_SECTION_NAME);
-	snapshot_buffer_put32(buffer, 0);
-	snapshot_buffer_put32(buffer, RAM_SECTION_VERSION);
-	snapshot_buffer_put64(buffer, total | RAM_FLAG_MEM_SIZE);
+	return total;
 }
 
 static void put_ram_end(struct snapshot_buffer *buffer, uint32_t id)
 {
 	snapshot_buffer_put64(buffer, RAM_FLAG_EOS);
-	section_end(buffer, id);
+	snapshot_head_section_end(buffer, id);
 	snapshot_buffer_put8(buffer, QEVM_SECTION_END);
 	snapshot_buffer_put32(buffer, id);
 	snapshot_buffer_put64(buffer, RAM_FLAG_EOS);
-	section_end(buffer, id);
+	snapshot_head_section_end(buffer, id);
 }
 
 static struct error *put_tables(struct snapshot_writer *writer, struct snapshot_buffer *tail)
@@ -557,7 +420,8 @@ static struct error *put_tables(struct snapshot_writer *writer, struct snapshot_
 		chunks += writer->blocks[i].chunks;
 
 	field.size = chunks * SNAPSHOT_CHECKSUM_SIZE;
-	id = section_begin(writer, tail, SNAPSHOT_SECTION_CHECKSUMS, 0, 1, field.size);
+	id = snapshot_head_section_begin(&writer->head, tail, SNAPSHOT_SECTION_CHECKSUMS, 0, 1,
+					 field.size);
 	room = snapshot_buffer_grow(tail, field.size);
 	for (uint32_t i = 0; room && i < writer->block_count; i++) {
 		const struct writer_block *block = &writer->blocks[i];
@@ -568,13 +432,14 @@ static struct error *put_tables(struct snapshot_writer *writer, struct snapshot_
 			room += SNAPSHOT_CHECKSUM_SIZE;
 		}
 	}
-	section_end(tail, id);
-	describe_section(&writer->description, SNAPSHOT_SECTION_CHECKSUMS, 0, 1, &field, 1);
+	snapshot_head_section_end(tail, id);
+	snapshot_head_describe(&writer->head, SNAPSHOT_SECTION_CHECKSUMS, 0, 1, &field, 1);
 	if (!writer->based)
 		return NULL;
 
 	field = (struct state_field){"bitmaps", "buffer", chunks * 8};
-	id = section_begin(writer, tail, SNAPSHOT_SECTION_INHERITED, 0, 1, field.size);
+	id = snapshot_head_section_begin(&writer->head, tail, SNAPSHOT_SECTION_INHERITED, 0, 1,
+					 field.size);
 	room = snapshot_buffer_grow(tail, field.size);
 	for (uint32_t i = 0; room && i < writer->block_count; i++) {
 		const struct writer_block *block = &writer->blocks[i];
@@ -582,8 +447,8 @@ static struct error *put_tables(struct snapshot_writer *writer, struct snapshot_
 		for (uint64_t word = 0; word < block->chunks; word++, room += 8)
 			put_le64(room, block->inherited[word]);
 	}
-	section_end(tail, id);
-	describe_section(&writer->description, SNAPSHOT_SECTION_INHERITED, 0, 1, &field, 1);
+	snapshot_head_section_end(tail, id);
+	snapshot_head_describe(&writer->head, SNAPSHOT_SECTION_INHERITED, 0, 1, &field, 1);
 	return NULL;
 }
 
@@ -615,7 +480,7 @@ static void put_description(const struct snapshot_writer *writer, struct snapsho
 		    &json, "{\"name\":\"capabilities\",\"type\":\"capability\",\"size\":%zu}",
 		    capability);
 	snapshot_buffer_print(&json, "]}]},\"page_size\":%d,\"devices\":[", SNAPSHOT_PAGE_SIZE);
-	snapshot_buffer_put(&json, writer->description.bytes, writer->description.size);
+	snapshot_buffer_put(&json, writer->head.description.bytes, writer->head.description.size);
 	snapshot_buffer_print(&json, "]}");
 	for (;;) {
 		uint8_t raw[4];
@@ -645,18 +510,19 @@ static struct error *write_tail(struct snapshot_writer *writer, struct snapshot_
 
 	put_ram_end(tail, ram_id);
 	TRY(put_tables(writer, tail));
-	id = section_begin(writer, tail, SNAPSHOT_SECTION_END, 0, 1, SNAPSHOT_END_SIZE);
-	describe_section(&writer->description, SNAPSHOT_SECTION_END, 0, 1, end_fields,
-			 ARRAY_SIZE(end_fields));
+	id = snapshot_head_section_begin(&writer->head, tail, SNAPSHOT_SECTION_END, 0, 1,
+					 SNAPSHOT_END_SIZE);
+	snapshot_head_describe(&writer->head, SNAPSHOT_SECTION_END, 0, 1, end_fields,
+			       ARRAY_SIZE(end_fields));
 	snapshot_buffer_put64(tail, SNAPSHOT_END_MAGIC);
 	snapshot_buffer_put(tail, writer->id, sizeof(writer->id));
 	size_at = tail->size;
 	snapshot_buffer_put64(tail, 0);
 	snapshot_buffer_put64(tail, 0);
-	section_end(tail, id);
+	snapshot_head_section_end(tail, id);
 	snapshot_buffer_put8(tail, QEVM_EOF);
 	put_description(writer, tail);
-	if (tail->failed || writer->description.failed)
+	if (tail->failed || writer->head.description.failed)
 		return error_new(ENOMEM, "no memory for the end of %s", writer->path);
 	put_be64(tail->bytes + size_at, writer->tail_offset + tail->size);
 	XXH3_64bits_update(hash, tail->bytes, size_at + 8);
@@ -671,10 +537,10 @@ static struct error *write_metadata(struct snapshot_writer *writer, XXH3_state_t
 {
 	struct snapshot_buffer buffer = {};
 	struct error *error = NULL;
-	uint32_t ram_id = writer->next_section_id++;
+	uint32_t ram_id;
 
-	XXH3_64bits_update(hash, writer->head.bytes, writer->head.size);
-	put_ram_start(writer, &buffer, ram_id);
+	XXH3_64bits_update(hash, writer->head.bytes.bytes, writer->head.bytes.size);
+	ram_id = snapshot_head_ram_begin(&writer->head, &buffer, ram_size(writer));
 	for (uint32_t i = 0; i < writer->block_count && !error; i++) {
 		error = write_entry(writer, &writer->blocks[i], &buffer, hash);
 		buffer.size = 0;
@@ -716,7 +582,7 @@ struct error *snapshot_writer_finish(struct snapshot_writer *writer)
 	error = write_metadata(writer, hash);
 	XXH3_freeState(hash);
 	if (!error)
-		error = write_all(writer, writer->head.bytes, writer->head.size, 0);
+		error = write_all(writer, writer->head.bytes.bytes, writer->head.bytes.size, 0);
 	if (!error)
 		error = put_in_place(writer);
 	return error;

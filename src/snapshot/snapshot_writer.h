@@ -35,6 +35,7 @@
 
 struct snapshot_writer;
 struct snapshot_file;
+struct snapshot_head;
 
 struct snapshot_block_plan {
 	char name[SNAPSHOT_NAME_MAX + 1];
@@ -60,15 +61,12 @@ void snapshot_writer_destroy(struct snapshot_writer *writer);
 DEFINE_CLEANUP(snapshot_writer, struct snapshot_writer *, snapshot_writer_destroy)
 #define AUTO_SNAPSHOT_WRITER AUTO(cleanup_snapshot_writer)
 
-/*
- * Adds a section with the bytes and the description of @state (copied), before the first page has
- * its place. The file has them in this order, in front of the RAM; all of them together are at most
- * SNAPSHOT_SECTIONS_SIZE_MAX. @name is printable, and new with this @instance.
- */
+/* Sections are added to it (snapshot_head.h) before the first page has its place. */
+struct snapshot_head *snapshot_writer_head(struct snapshot_writer *writer);
+/* As the functions of snapshot_head with its head. */
 struct error *snapshot_writer_add_section(struct snapshot_writer *writer, const char *name,
 					  uint32_t instance, uint32_t version,
 					  const struct state *state) MUST_CHECK;
-/* The same with the bytes of a section of another file, described as a row of bytes. */
 struct error *snapshot_writer_add_bytes(struct snapshot_writer *writer, const char *name,
 					uint32_t instance, uint32_t version, const void *bytes,
 					size_t size) MUST_CHECK;
