@@ -261,14 +261,16 @@ uint64_t memory_region_plugged_size(const struct memory_region *region)
 }
 
 /* Nobody can reach the range any more; if the host will not take it back, that costs memory, no
- * more. */
+ * more: it is to read as zeros when it is plugged again, and in a snapshot. */
 static void give_back(const struct memory_region *region, uint64_t offset, uint64_t size)
 {
 	int failure = ram_block_discard(region->block, region->block_offset + offset, size);
 
-	if (failure)
-		log_error("memory '%s': cannot return %" PRIu64 " bytes to the host: %s",
-			  region->block->name, size, strerrordesc_np(-failure));
+	if (!failure)
+		return;
+	log_error("memory '%s': cannot return %" PRIu64 " bytes to the host: %s",
+		  region->block->name, size, strerrordesc_np(-failure));
+	ram_block_clear(region->block, region->block_offset + offset, size);
 }
 
 int memory_region_plug(struct memory_map *map, struct memory_region *region, uint64_t offset,

@@ -30,6 +30,7 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/size.h"
+#include "memory/ram_clone.h"
 
 #define BASE_PAGE_SIZE KIB(4)
 #define HOST_ALIGNMENT MIB(2) /* so that transparent huge pages and KVM's large mappings fit */
@@ -187,16 +188,17 @@ static struct error *open_file(struct ram_block *block)
  * them. A file on a disk must not be read ahead: that would bring in pages for the unplugged blocks
  * behind a plugged one.
  */
-static void advise_block(const struct ram_block *block)
+static void advise(const struct ram_block *block, uint64_t offset, uint64_t size)
 {
+	uint8_t *start = block->host + offset;
 	struct statfs info;
 
-	madvise(block->host, block->size, MADV_DONTDUMP);
+	madvise(start, size, MADV_DONTDUMP);
 	if (block->options.backing == RAM_BACKING_FILE && fstatfs(block->fd, &info) == 0 &&
 	    info.f_type != TMPFS_MAGIC)
-		madvise(block->host, block->size, MADV_RANDOM);
+		madvise(start, size, MADV_RANDOM);
 	else if (block->page_size == BASE_PAGE_SIZE)
-		madvise(block->host, block->size, MADV_HUGEPAGE);
+		madvise(start, size, block->small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 }
 
 /* Maps the block at an aligned address: reserves more than needed, maps inside, drops the rest. */
@@ -224,22 +226,28 @@ static struct error *map_block(struct ram_block *block)
 		return error_system(failure, "cannot map memory '%s'", block->name);
 	}
 	block->host = start;
-	advise_block(block);
+	advise(block, 0, block->size);
 	return NULL;
 }
 
-static struct error *bind_block(const struct ram_block *block)
+static struct error *bind_range(const struct ram_block *block, uint64_t offset, uint64_t size)
 {
 	unsigned long nodes;
 
 	if (block->options.host_node < 0)
 		return NULL;
 	nodes = 1UL << block->options.host_node;
-	if (syscall(SYS_mbind, block->host, block->size, MPOL_BIND, &nodes, HOST_NODE_MAX + 1, 0) <
-	    0)
+	if (syscall(SYS_mbind, block->host + offset, size, MPOL_BIND, &nodes, HOST_NODE_MAX + 1,
+		    0) < 0)
 		return error_system(errno, "cannot bind memory '%s' to host node %d", block->name,
 				    block->options.host_node);
 	return NULL;
+}
+
+struct error *ram_block_dress(const struct ram_block *block, uint64_t offset, uint64_t size)
+{
+	advise(block, offset, size);
+	return bind_range(block, offset, size);
 }
 
 struct error *ram_block_create(const char *name, const struct ram_backing_options *options,
@@ -265,7 +273,7 @@ struct error *ram_block_create(const char *name, const struct ram_backing_option
 	else if (options->backing != RAM_BACKING_ANON)
 		TRY(open_memfd(block));
 	TRY(map_block(block));
-	TRY(bind_block(block));
+	TRY(bind_range(block, 0, block->size));
 	*result = TAKE_PTR(block);
 	return NULL;
 }
@@ -276,6 +284,7 @@ void ram_block_destroy(struct ram_block *block)
 		return;
 	if (block->host)
 		munmap(block->host, block->size);
+	ram_clone_destroy(block->clone);
 	close_fd(&block->fd);
 	pthread_rwlock_destroy(&block->watchers_lock);
 	free(block->options.path);
@@ -284,8 +293,10 @@ void ram_block_destroy(struct ram_block *block)
 
 void ram_block_set_granule(struct ram_block *block, uint64_t granule)
 {
-	if (block->page_size == BASE_PAGE_SIZE && granule < HOST_ALIGNMENT)
-		madvise(block->host, block->size, MADV_NOHUGEPAGE);
+	if (block->page_size != BASE_PAGE_SIZE || granule >= HOST_ALIGNMENT)
+		return;
+	block->small = true;
+	madvise(block->host, block->size, MADV_NOHUGEPAGE);
 }
 
 void ram_block_set_reserving(struct ram_block *block)
@@ -370,12 +381,20 @@ int ram_block_discard(struct ram_block *block, uint64_t offset, uint64_t size)
 	if (block->reserving && fallocate(block->fd, 0, (off_t)offset, (off_t)size) < 0)
 		log_warning("memory '%s': huge pages may stay reserved: %s", block->name,
 			    strerror(errno));
+	if (block->clone)
+		return ram_clone_discard(block, offset, size);
 	if (block->fd < 0)
 		return madvise(block->host + offset, size, MADV_DONTNEED) < 0 ? -errno : 0;
 	return fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
 			 (off_t)size) < 0
 		   ? -errno
 		   : 0;
+}
+
+void ram_block_clear(struct ram_block *block, uint64_t offset, uint64_t size)
+{
+	if (block->fd < 0)
+		memset(block->host + offset, 0, size);
 }
 
 /* Counts what mincore says, a stretch at a time so that the vector stays small. */
@@ -400,11 +419,25 @@ static uint64_t resident_pages(const struct ram_block *block)
 
 uint64_t ram_block_resident(const struct ram_block *block)
 {
+	struct ram_clone_usage usage;
 	struct stat info;
 
+	if (block->clone) {
+		ram_clone_usage(block, &usage);
+		return usage.own;
+	}
 	/* A memfd's allocation is its memory; a file's is on disk, so ask for its cached pages. */
 	if (block->fd >= 0 && block->options.backing != RAM_BACKING_FILE &&
 	    fstat(block->fd, &info) == 0)
 		return (uint64_t)info.st_blocks * 512;
 	return resident_pages(block) * BASE_PAGE_SIZE;
+}
+
+uint64_t ram_block_shared(const struct ram_block *block)
+{
+	struct ram_clone_usage usage = {0};
+
+	if (block->clone)
+		ram_clone_usage(block, &usage);
+	return usage.shared;
 }

@@ -33,6 +33,7 @@ struct ram_backing_options {
 };
 
 struct ram_block;
+struct ram_clone;
 
 /* Hears of memory that is about to be given back: who still needs the contents takes them now. */
 struct ram_block_watcher {
@@ -50,6 +51,9 @@ struct ram_block {
 	uint64_t page_size; /* bytes */
 	int fd;		    /* -1 for anonymous memory */
 	bool reserving;	    /* ram_block_set_reserving */
+	bool small;	    /* ram_block_set_granule: no transparent huge pages */
+	struct ram_clone
+	    *clone; /* anonymous memory that shares pages of a file, or NULL (ram_clone.h) */
 	pthread_rwlock_t watchers_lock; /* guards watchers; read-held while they are called */
 	const struct ram_block_watcher *watchers[2];
 };
@@ -100,16 +104,30 @@ void ram_block_set_reserving(struct ram_block *block);
  * left committed.
  */
 int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size) MUST_CHECK;
-/* Gives the range back to the host; it reads as zeros afterwards. 0 or a negative errno. */
+/*
+ * Gives the range back to the host; it reads as zeros afterwards. 0 or a negative errno: -ENOSPC for
+ * a clone when the host has no mapping left for it, with nothing changed.
+ */
 int ram_block_discard(struct ram_block *block, uint64_t offset, uint64_t size) MUST_CHECK;
+/*
+ * For a range that had to be discarded and could not, and that nobody can reach: makes it zeros all
+ * the same, which costs memory. On memory that only commits certainly, does nothing.
+ */
+void ram_block_clear(struct ram_block *block, uint64_t offset, uint64_t size);
 /*
  * @watcher hears of discards from now on, or, once the second returns, no more. At most two at a
  * time. Any thread, but not from a watcher.
  */
 void ram_block_watch(struct ram_block *block, const struct ram_block_watcher *watcher);
 void ram_block_unwatch(struct ram_block *block, const struct ram_block_watcher *watcher);
-/* Bytes of the block that the host holds now (mincore and the file's allocation); for reports,
- * slow. */
+/* Bytes of the block that the host holds for it alone now (mincore, the file's allocation, or page
+ * tables); for reports, slow. */
 uint64_t ram_block_resident(const struct ram_block *block);
+/* Bytes beside these that it shares with other clones, in the page cache; slow likewise. */
+uint64_t ram_block_shared(const struct ram_block *block);
+
+/* For ram_clone.c: a range was mapped anew, and gets the advice and the binding of the others. */
+struct error *ram_block_dress(const struct ram_block *block, uint64_t offset,
+			      uint64_t size) MUST_CHECK;
 
 #endif

@@ -257,6 +257,11 @@ struct error *userfault_supports(const struct ram_block *block)
 {
 	struct statfs info;
 
+	if (block->clone)
+		return error_new(EOPNOTSUPP,
+				 "memory '%s' is a clone's, which shares pages of a file that the "
+				 "host cannot watch: this works without --live",
+				 block->name);
 	if (block->options.backing != RAM_BACKING_FILE)
 		return NULL;
 	if (fstatfs(block->fd, &info) == 0 &&

@@ -15,7 +15,7 @@
  * may wait for itself. Everything else: any thread.
  *
  * Memory that userfaultfd can serve: anonymous memory, memfd, files on tmpfs, huge pages. Not
- * files on disks (userfault_supports).
+ * files on disks, and not clones (userfault_supports).
  */
 #ifndef GODWIT_MEMORY_USERFAULT_H
 #define GODWIT_MEMORY_USERFAULT_H

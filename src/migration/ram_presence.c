@@ -8,6 +8,7 @@
  *                             present, the others are read with pread, which takes none from the
  *                             pool, and are present if they are not zeros
  *   anonymous memory          /proc/self/pagemap, which tells of swapped pages as well
+ *   clones                    likewise for their own pages, and what is stored in the file
  *
  * The answers for a stretch of 4 MiB are kept: a caller goes through a block in its order.
  *
@@ -21,6 +22,7 @@
 
 #include "base/bitmap.h"
 #include "base/checked.h"
+#include "memory/ram_clone.h"
 
 #define PAGE	      KIB(4)
 #define STRETCH	      MIB(4)
@@ -29,6 +31,7 @@
 
 #define PAGEMAP_PRESENT (1ULL << 63)
 #define PAGEMAP_SWAPPED (1ULL << 62)
+#define PAGEMAP_FILE	(1ULL << 61)
 
 struct ram_presence {
 	const struct ram_block *block; /* whose stretch is kept, and whose description fd is */
@@ -139,9 +142,18 @@ static void look_at_page_tables(struct ram_presence *presence, uint64_t count)
 		all_present(presence, count);
 		return;
 	}
-	for (uint64_t page = 0; page < count; page++)
-		if (presence->entries[page] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED))
+	for (uint64_t page = 0; page < count; page++) {
+		uint64_t entry = presence->entries[page];
+
+		/* Pages of a clone's file are known better than by who has looked at them. */
+		if (presence->block->clone && (entry & PAGEMAP_FILE))
+			continue;
+		if (entry & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED))
 			bitmap_set_range(presence->pages, page, 1);
+	}
+	for (uint64_t page = 0; page < count; page += CHUNK_PAGES)
+		presence->pages[page / CHUNK_PAGES] |= ram_clone_stored(
+		    presence->block, presence->start / PAGE / CHUNK_PAGES + page / CHUNK_PAGES);
 }
 
 static void look(struct ram_presence *presence, const struct ram_block *block, uint64_t start)
