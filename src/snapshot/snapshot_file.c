@@ -14,6 +14,7 @@
 #include "base/bitmap.h"
 #include "snapshot/snapshot_parse.h"
 #include "snapshot/snapshot_path.h"
+#include "snapshot/snapshot_receive.h"
 
 void snapshot_file_close(struct snapshot_file *file)
 {
@@ -32,6 +33,7 @@ void snapshot_file_close(struct snapshot_file *file)
 		free(file->base_path);
 		free(file->path);
 		close_fd(&file->fd);
+		snapshot_receiver_destroy(file->receiver);
 		free(file);
 		file = base;
 	}

@@ -55,6 +55,11 @@ struct snapshot_file {
 	uint32_t block_count;
 	struct snapshot_section *sections;
 	uint32_t section_count;
+	/*
+	 * The rest of a sequential stream (snapshot_receive.h), whose `path` is its channel's name:
+	 * there is no fd, and blocks have neither bitmaps nor checksums. NULL: a file.
+	 */
+	struct snapshot_receiver *receiver;
 };
 
 struct snapshot_open_options {

@@ -41,6 +41,7 @@
 #define RAM_FLAG_MEM_SIZE      0x004
 #define RAM_FLAG_EOS	       0x010
 #define RAM_FLAG_MULTIFD_FLUSH 0x200
+#define RAM_FLAG_CHUNK	       0x400 /* ours, in sequential streams */
 #define MAPPED_RAM_VERSION     1
 #define MAPPED_RAM_HEADER_SIZE 28 /* version 4, page size 8, bitmap offset 8, pages offset 8 */
 
@@ -48,7 +49,8 @@
 #define SNAPSHOT_MACHINE	   "godwit-1"
 #define SNAPSHOT_MACHINE_FAMILY	   "godwit-"
 #define SNAPSHOT_CAPABILITY_MAPPED "mapped-ram"
-#define SNAPSHOT_CAPABILITY_BASE   "x-godwit-base" /* unknown to others, who refuse the file */
+#define SNAPSHOT_CAPABILITY_BASE   "x-godwit-base"   /* unknown to others, who refuse the file */
+#define SNAPSHOT_CAPABILITY_STREAM "x-godwit-stream" /* likewise: pages have no fixed places */
 #define SNAPSHOT_SECTION_FILE	   "godwit/file"
 #define SNAPSHOT_SECTION_CONFIG	   "godwit/config" /* the machine's; JSON */
 #define SNAPSHOT_SECTION_MEMORY	   "godwit/memory"
@@ -58,6 +60,11 @@
 #define SNAPSHOT_SECTION_END	   "godwit/end"
 #define SNAPSHOT_END_MAGIC	   0x676f647769742e01 /* "godwit.", 1 */
 #define SNAPSHOT_END_SIZE	   40		      /* magic 8, id 16, file size 8, checksum 8 */
+#define SNAPSHOT_SECTION_FRONT	   "godwit/front"
+#define SNAPSHOT_SECTION_STREAM	   "godwit/stream-end"
+#define SNAPSHOT_STREAM_MAGIC	   0x676f647769742e02 /* "godwit.", 2 */
+#define SNAPSHOT_STREAM_SIZE	   56 /* magic 8, id 16, records 8, pages 8, bytes 8, checksum 8 */
+#define SNAPSHOT_RECORD_SIZE	   36 /* offset 8, block 4, mask 8, checksum 16 */
 #define SNAPSHOT_CHECKSUM_SIZE	   16
 #define SNAPSHOT_ID_SIZE	   16
 

@@ -12,9 +12,8 @@
 #include "snapshot/snapshot_file_section.h"
 #include "snapshot/snapshot_parse.h"
 
-/* The frame of the next section, which must be of @type. */
-static struct error *expect(struct snapshot_parser *parser, uint8_t type, const char *name,
-			    struct snapshot_frame *frame)
+struct error *snapshot_parse_expect(struct snapshot_parser *parser, uint8_t type, const char *name,
+				    struct snapshot_frame *frame)
 {
 	TRY(snapshot_parse_frame(parser, frame));
 	if (frame->type != type || (name && strcmp(frame->name, name) != 0))
@@ -60,20 +59,19 @@ static struct error *parse_front(struct snapshot_parser *parser)
 					   frame.name, frame.type);
 	TRY(snapshot_parse_ram(parser, &frame));
 	TRY(parse_ram_flags(parser, &frame));
-	TRY(expect(parser, QEVM_SECTION_END, NULL, &frame));
+	TRY(snapshot_parse_expect(parser, QEVM_SECTION_END, NULL, &frame));
 	if (frame.id != parser->ram_id)
 		return snapshot_stream_bad("section id", frame.offset + 1,
 					   "is %u, not that of RAM, %u", frame.id, parser->ram_id);
 	return parse_ram_flags(parser, &frame);
 }
 
-/* Frame and length of the section @name, whose body has @size bytes, @what. */
-static struct error *begin_table(struct snapshot_parser *parser, const char *name, uint64_t size,
-				 struct snapshot_frame *frame)
+struct error *snapshot_parse_table(struct snapshot_parser *parser, const char *name, uint64_t size,
+				   struct snapshot_frame *frame)
 {
 	uint32_t length;
 
-	TRY(expect(parser, QEVM_SECTION_FULL, name, frame));
+	TRY(snapshot_parse_expect(parser, QEVM_SECTION_FULL, name, frame));
 	if (frame->instance != 0 || frame->version != 1)
 		return snapshot_stream_bad("section", frame->offset,
 					   "'%s' has instance %u and version %u, not 0 and 1", name,
@@ -100,8 +98,8 @@ static struct error *parse_checksums(struct snapshot_parser *parser)
 	struct snapshot_file *file = parser->file;
 	struct snapshot_frame frame;
 
-	TRY(begin_table(parser, SNAPSHOT_SECTION_CHECKSUMS,
-			count_chunks(file) * SNAPSHOT_CHECKSUM_SIZE, &frame));
+	TRY(snapshot_parse_table(parser, SNAPSHOT_SECTION_CHECKSUMS,
+				 count_chunks(file) * SNAPSHOT_CHECKSUM_SIZE, &frame));
 	for (uint32_t i = 0; i < file->block_count; i++) {
 		struct snapshot_block *block = &file->blocks[i];
 		uint64_t chunks = snapshot_block_chunks(block);
@@ -128,7 +126,8 @@ static struct error *parse_inherited(struct snapshot_parser *parser)
 	struct snapshot_file *file = parser->file;
 	struct snapshot_frame frame;
 
-	TRY(begin_table(parser, SNAPSHOT_SECTION_INHERITED, count_chunks(file) * 8, &frame));
+	TRY(snapshot_parse_table(parser, SNAPSHOT_SECTION_INHERITED, count_chunks(file) * 8,
+				 &frame));
 	for (uint32_t i = 0; i < file->block_count; i++) {
 		struct snapshot_block *block = &file->blocks[i];
 		uint64_t chunks = snapshot_block_chunks(block), pages = snapshot_block_pages(block);
@@ -185,7 +184,7 @@ static struct error *parse_end(struct snapshot_parser *parser, uint64_t *checksu
 	struct snapshot_frame frame;
 	uint64_t magic, size;
 
-	TRY(begin_table(parser, SNAPSHOT_SECTION_END, SNAPSHOT_END_SIZE, &frame));
+	TRY(snapshot_parse_table(parser, SNAPSHOT_SECTION_END, SNAPSHOT_END_SIZE, &frame));
 	TRY(snapshot_stream_read64(stream, "mark of completion", &magic));
 	if (magic != SNAPSHOT_END_MAGIC)
 		return snapshot_stream_bad("mark of completion", stream->offset - 8,
@@ -214,7 +213,7 @@ static struct error *parse_description(struct snapshot_parser *parser)
 	uint8_t type, part[4096];
 	uint32_t length;
 
-	TRY(expect(parser, QEVM_EOF, NULL, &frame));
+	TRY(snapshot_parse_expect(parser, QEVM_EOF, NULL, &frame));
 	TRY(snapshot_stream_read8(stream, "description", &type));
 	TRY(snapshot_stream_read32(stream, "length of the description", &length));
 	if (type != QEVM_DESCRIPTION || length != stream->size - stream->offset)
@@ -229,7 +228,7 @@ static struct error *parse_description(struct snapshot_parser *parser)
 	return NULL;
 }
 
-static struct error *take_identity(struct snapshot_parser *parser)
+struct error *snapshot_parse_identity(struct snapshot_parser *parser)
 {
 	AUTO_FREE struct snapshot_file_section *section = calloc(1, sizeof(*section));
 	static const uint8_t none[SNAPSHOT_ID_SIZE];
@@ -264,7 +263,7 @@ struct error *snapshot_parse_godwit(struct snapshot_parser *parser)
 	uint64_t checksum;
 
 	TRY(parse_front(parser));
-	TRY(take_identity(parser));
+	TRY(snapshot_parse_identity(parser));
 	TRY(parse_checksums(parser));
 	if (parser->based)
 		TRY(parse_inherited(parser));

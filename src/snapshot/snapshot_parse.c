@@ -28,6 +28,8 @@ static struct error *parse_capability(struct snapshot_parser *parser)
 		flag = &parser->mapped_ram;
 	else if (!parser->file->foreign && strcmp(name, SNAPSHOT_CAPABILITY_BASE) == 0)
 		flag = &parser->based;
+	else if (!parser->file->foreign && strcmp(name, SNAPSHOT_CAPABILITY_STREAM) == 0)
+		flag = &parser->sequential;
 	else if (parser->file->foreign && strcmp(name, "x-ignore-shared") == 0)
 		flag = &parser->ignore_shared;
 	else
@@ -119,6 +121,28 @@ struct error *snapshot_parse_configuration(struct snapshot_parser *parser)
 					   SNAPSHOT_MACHINE);
 	while (snapshot_stream_peek(stream) == QEVM_SUBSECTION)
 		TRY(parse_subsection(parser));
+	/* Whatever comes next, a stream that ends here is cut off. */
+	if (stream->channel && snapshot_stream_peek(stream) < 0)
+		TRY(snapshot_stream_read8(stream, "section", &type));
+	if (stream->channel && !parser->sequential)
+		return snapshot_stream_bad(
+		    "configuration", 8,
+		    "lacks the capability " SNAPSHOT_CAPABILITY_STREAM
+		    ": this is a snapshot file, or QEMU's stream: a file can "
+		    "only be read by its name, at any place of it");
+	if (stream->channel && (parser->mapped_ram || parser->based))
+		return snapshot_stream_bad(
+		    "configuration", 8, "has the capability %s, which a stream cannot have",
+		    parser->mapped_ram ? SNAPSHOT_CAPABILITY_MAPPED : SNAPSHOT_CAPABILITY_BASE);
+	if (stream->channel)
+		return NULL;
+	if (parser->sequential)
+		return snapshot_stream_bad(
+		    "configuration", 8,
+		    "has the capability " SNAPSHOT_CAPABILITY_STREAM
+		    ": this is a sequential stream, whose pages have no "
+		    "places: restore it ('godwit restore'), or make a file of "
+		    "it ('godwit snapshot convert')");
 	if (!parser->mapped_ram)
 		return snapshot_stream_bad("configuration", 8,
 					   "lacks the capability mapped-ram: the pages have no "
@@ -294,7 +318,7 @@ static struct error *parse_mapped(struct snapshot_parser *parser, struct snapsho
 	return NULL;
 }
 
-static struct error *parse_block(struct snapshot_parser *parser, uint64_t *left)
+struct error *snapshot_parse_block(struct snapshot_parser *parser, uint64_t *left)
 {
 	struct snapshot_stream *stream = &parser->stream;
 	struct snapshot_file *file = parser->file;
@@ -319,10 +343,11 @@ static struct error *parse_block(struct snapshot_parser *parser, uint64_t *left)
 	*left -= block->size;
 	block->file = file;
 	file->block_count++;
-	return parse_mapped(parser, block);
+	return NULL;
 }
 
-struct error *snapshot_parse_ram(struct snapshot_parser *parser, const struct snapshot_frame *frame)
+struct error *snapshot_parse_ram_size(struct snapshot_parser *parser,
+				      const struct snapshot_frame *frame, uint64_t *result)
 {
 	struct snapshot_stream *stream = &parser->stream;
 	uint64_t total, start = stream->offset;
@@ -349,7 +374,18 @@ struct error *snapshot_parse_ram(struct snapshot_parser *parser, const struct sn
 	parser->file->blocks = calloc(SNAPSHOT_BLOCKS_MAX, sizeof(*parser->file->blocks));
 	if (!parser->file->blocks)
 		return error_new(ENOMEM, "no memory for the RAM blocks");
-	while (total)
-		TRY(parse_block(parser, &total));
+	*result = total;
+	return NULL;
+}
+
+struct error *snapshot_parse_ram(struct snapshot_parser *parser, const struct snapshot_frame *frame)
+{
+	uint64_t left;
+
+	TRY(snapshot_parse_ram_size(parser, frame, &left));
+	while (left) {
+		TRY(snapshot_parse_block(parser, &left));
+		TRY(parse_mapped(parser, &parser->file->blocks[parser->file->block_count - 1]));
+	}
 	return NULL;
 }

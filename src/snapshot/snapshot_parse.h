@@ -17,6 +17,7 @@ struct snapshot_parser {
 	bool damaged;	      /* as in the options */
 	bool mapped_ram;      /* the capability */
 	bool based;	      /* the capability */
+	bool sequential;      /* the capability: of streams, which come over a channel */
 	bool ignore_shared;   /* QEMU's capability x-ignore-shared */
 	uint32_t ram_id;      /* the section id of RAM, once it started */
 	size_t sections_size; /* bytes of all bodies */
@@ -44,6 +45,22 @@ struct error *snapshot_parse_section(struct snapshot_parser *parser,
 /* The body of RAM's START: all blocks with their bitmaps, up to the first flags behind them. */
 struct error *snapshot_parse_ram(struct snapshot_parser *parser,
 				 const struct snapshot_frame *frame) MUST_CHECK;
+
+/* The name and size of one block, of which *@left bytes are left for all; adds it to the file. */
+struct error *snapshot_parse_block(struct snapshot_parser *parser, uint64_t *left) MUST_CHECK;
+/* The size of all blocks, and room for them. */
+struct error *snapshot_parse_ram_size(struct snapshot_parser *parser,
+				      const struct snapshot_frame *frame,
+				      uint64_t *total) MUST_CHECK;
+
+/* The frame of the next section, which must be of @type, and @name unless that is NULL. */
+struct error *snapshot_parse_expect(struct snapshot_parser *parser, uint8_t type, const char *name,
+				    struct snapshot_frame *frame) MUST_CHECK;
+/* Frame and length of the section @name of our own, whose body must have @size bytes. */
+struct error *snapshot_parse_table(struct snapshot_parser *parser, const char *name, uint64_t size,
+				   struct snapshot_frame *frame) MUST_CHECK;
+/* Who the file is, from its section "godwit/file". */
+struct error *snapshot_parse_identity(struct snapshot_parser *parser) MUST_CHECK;
 
 /* Everything behind the configuration. */
 struct error *snapshot_parse_godwit(struct snapshot_parser *parser) MUST_CHECK;

@@ -9,9 +9,11 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 
-struct error *snapshot_stream_begin(struct snapshot_stream *stream, int fd, uint64_t size)
+static struct error *begin(struct snapshot_stream *stream, int fd, struct channel *channel,
+			   uint64_t size)
 {
 	stream->fd = fd;
+	stream->channel = channel;
 	stream->size = size;
 	stream->offset = 0;
 	stream->window_offset = 0;
@@ -22,6 +24,16 @@ struct error *snapshot_stream_begin(struct snapshot_stream *stream, int fd, uint
 		return error_new(ENOMEM, "no memory to read a snapshot");
 	XXH3_64bits_reset(stream->hash);
 	return NULL;
+}
+
+struct error *snapshot_stream_begin(struct snapshot_stream *stream, int fd, uint64_t size)
+{
+	return begin(stream, fd, NULL, size);
+}
+
+struct error *snapshot_stream_begin_channel(struct snapshot_stream *stream, struct channel *channel)
+{
+	return begin(stream, -1, channel, SNAPSHOT_STREAM_ENDLESS);
 }
 
 void snapshot_stream_end(struct snapshot_stream *stream)
@@ -63,15 +75,26 @@ static int read_at(int fd, uint8_t *bytes, size_t size, uint64_t offset)
 	return 0;
 }
 
-/* Puts the window where the cursor is. */
-static int fill_window(struct snapshot_stream *stream)
+/* Reads at the cursor what a file has, all @size bytes; of a channel at least one, 0 at its end. */
+static struct error *fetch(struct snapshot_stream *stream, void *bytes, size_t size, size_t *got)
 {
-	size_t size = MIN(sizeof(stream->window), stream->size - stream->offset);
-	int result = read_at(stream->fd, stream->window, size, stream->offset);
+	int result;
 
+	if (stream->channel)
+		return channel_read(stream->channel, bytes, size, got);
+	result = read_at(stream->fd, bytes, size, stream->offset);
+	*got = size;
+	return result ? error_system(result, "cannot be read") : NULL;
+}
+
+/* Puts the window where the cursor is, which is past it. */
+static struct error *fill_window(struct snapshot_stream *stream)
+{
 	stream->window_offset = stream->offset;
-	stream->window_size = result ? 0 : size;
-	return result;
+	stream->window_size = 0;
+	return fetch(stream, stream->window,
+		     MIN(sizeof(stream->window), stream->size - stream->offset),
+		     &stream->window_size);
 }
 
 static size_t in_window(const struct snapshot_stream *stream)
@@ -93,24 +116,29 @@ struct error *snapshot_stream_read(struct snapshot_stream *stream, const char *f
 					   "is cut off: it has %zu bytes, and the file ends after "
 					   "%" PRIu64,
 					   size, stream->size - stream->offset);
-	for (size_t part; size; size -= part, target += part, stream->offset += part) {
-		int result = 0;
+	while (size) {
+		struct error *error = NULL;
+		size_t part = MIN(size, in_window(stream));
 
-		part = MIN(size, in_window(stream));
 		if (part) {
 			memcpy(target, stream->window + (stream->offset - stream->window_offset),
 			       part);
-			continue;
-		}
-		if (size < sizeof(stream->window)) {
-			result = fill_window(stream);
+		} else if (size < sizeof(stream->window)) {
+			error = fill_window(stream);
+			if (!error && stream->window_size)
+				continue;
 		} else {
-			part = size;
-			result = read_at(stream->fd, target, part, stream->offset);
+			error = fetch(stream, target, size, &part);
 		}
-		if (result)
-			return error_system(result, "%s at offset 0x%" PRIx64 " cannot be read",
-					    field, start);
+		if (error)
+			return error_prefix(error, "%s at offset 0x%" PRIx64, field, start);
+		if (!part)
+			return snapshot_stream_bad(
+			    field, start, "is cut off: the stream ends after 0x%" PRIx64 " bytes",
+			    stream->offset);
+		target += part;
+		size -= part;
+		stream->offset += part;
 	}
 	if (stream->hashing)
 		XXH3_64bits_update(stream->hash, bytes, stream->offset - start);
@@ -160,8 +188,14 @@ struct error *snapshot_stream_read_name(struct snapshot_stream *stream, const ch
 
 int snapshot_stream_peek(struct snapshot_stream *stream)
 {
-	if (stream->offset >= stream->size || (!in_window(stream) && fill_window(stream)))
+	if (stream->offset >= stream->size)
 		return -1;
+	if (!in_window(stream)) {
+		AUTO_ERROR struct error *error = fill_window(stream);
+
+		if (error || !stream->window_size)
+			return -1;
+	}
 	return stream->window[stream->offset - stream->window_offset];
 }
 

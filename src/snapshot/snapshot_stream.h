@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A cursor over a file that nobody vouches for. Every read is bounded by the file's size, names the
- * field that it is for, and goes into the checksum of what is not a page. Errors say
- * "<field> at offset 0x… <what>".
+ * A cursor over a file, or over what a channel brings, that nobody vouches for. Every read is
+ * bounded by the file's size, names the field that it is for, and goes into the checksum of what is
+ * not a page. Errors say "<field> at offset 0x… <what>".
  */
 #ifndef GODWIT_SNAPSHOT_SNAPSHOT_STREAM_H
 #define GODWIT_SNAPSHOT_SNAPSHOT_STREAM_H
@@ -11,14 +11,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/channel.h"
 #include "base/error.h"
 #include "snapshot/snapshot_format.h"
 
+#define SNAPSHOT_STREAM_ENDLESS INT64_MAX /* the size of what a channel brings: not known */
+
 struct snapshot_stream {
 	int fd;
-	uint64_t size;	 /* of the file, bytes */
-	uint64_t offset; /* of what is read next */
-	void *hash;	 /* an XXH3_state_t, or NULL */
+	struct channel *channel; /* instead of fd, or NULL */
+	uint64_t size;		 /* of the file, bytes, or SNAPSHOT_STREAM_ENDLESS */
+	uint64_t offset;	 /* of what is read next */
+	void *hash;		 /* an XXH3_state_t, or NULL */
 	bool hashing;
 	uint64_t window_offset; /* of the window in the file */
 	size_t window_size;	/* valid bytes of it */
@@ -28,6 +32,9 @@ struct snapshot_stream {
 /* Starts at the beginning of @fd, which is borrowed. */
 struct error *snapshot_stream_begin(struct snapshot_stream *stream, int fd,
 				    uint64_t size) MUST_CHECK;
+/* Starts with what @channel, which is borrowed, brings next. There is no snapshot_stream_seek then. */
+struct error *snapshot_stream_begin_channel(struct snapshot_stream *stream,
+					    struct channel *channel) MUST_CHECK;
 void snapshot_stream_end(struct snapshot_stream *stream);
 
 struct error *snapshot_stream_read(struct snapshot_stream *stream, const char *field, void *bytes,

@@ -103,13 +103,35 @@ static struct error *begin_head(struct snapshot_writer *writer, const struct sna
 	return snapshot_head_begin(&writer->head, capabilities, base ? 2 : 1, section);
 }
 
-static struct error *add_blocks(struct snapshot_writer *writer,
-				const struct snapshot_block_plan *blocks, uint32_t count)
+struct error *snapshot_plan_check(const struct snapshot_block_plan *blocks, uint32_t count)
 {
 	uint64_t total = 0;
 
 	if (count > SNAPSHOT_BLOCKS_MAX)
 		return error_new(E2BIG, "a snapshot has at most %d blocks", SNAPSHOT_BLOCKS_MAX);
+	for (uint32_t i = 0; i < count; i++) {
+		if (!snapshot_head_name_is_good(blocks[i].name))
+			return error_new(EINVAL, "block name '%s' cannot be written",
+					 blocks[i].name);
+		for (uint32_t other = 0; other < i; other++)
+			if (strcmp(blocks[other].name, blocks[i].name) == 0)
+				return error_new(EEXIST, "block %s is there twice", blocks[i].name);
+		if (!blocks[i].size || !is_aligned(blocks[i].size, SNAPSHOT_PAGE_SIZE) ||
+		    blocks[i].size > SNAPSHOT_RAM_MAX - total)
+			return error_new(EINVAL,
+					 "block %s: %" PRIu64
+					 " bytes cannot be saved: all blocks together hold whole "
+					 "pages, at most 16 TiB",
+					 blocks[i].name, blocks[i].size);
+		total += blocks[i].size;
+	}
+	return NULL;
+}
+
+static struct error *add_blocks(struct snapshot_writer *writer,
+				const struct snapshot_block_plan *blocks, uint32_t count)
+{
+	TRY(snapshot_plan_check(blocks, count));
 	writer->blocks = calloc(MAX(count, 1u), sizeof(*writer->blocks));
 	if (!writer->blocks)
 		return error_new(ENOMEM, "no memory for the blocks");
@@ -117,21 +139,6 @@ static struct error *add_blocks(struct snapshot_writer *writer,
 		struct writer_block *block = &writer->blocks[i];
 
 		block->plan = blocks[i];
-		if (!snapshot_head_name_is_good(block->plan.name))
-			return error_new(EINVAL, "block name '%s' cannot be written",
-					 block->plan.name);
-		for (uint32_t other = 0; other < i; other++)
-			if (strcmp(blocks[other].name, block->plan.name) == 0)
-				return error_new(EEXIST, "block %s is there twice",
-						 block->plan.name);
-		if (!block->plan.size || !is_aligned(block->plan.size, SNAPSHOT_PAGE_SIZE) ||
-		    block->plan.size > SNAPSHOT_RAM_MAX - total)
-			return error_new(EINVAL,
-					 "block %s: %" PRIu64
-					 " bytes cannot be saved: all blocks together hold whole "
-					 "pages, at most 16 TiB",
-					 block->plan.name, block->plan.size);
-		total += block->plan.size;
 		block->pages = block->plan.size / SNAPSHOT_PAGE_SIZE;
 		block->chunks = bitmap_words(block->pages);
 		writer->block_count = i + 1;

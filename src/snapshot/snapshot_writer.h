@@ -42,6 +42,10 @@ struct snapshot_block_plan {
 	uint64_t size; /* bytes, a multiple of SNAPSHOT_PAGE_SIZE, not 0 */
 };
 
+/* Whether a snapshot can have these blocks: not too many or too large, names told apart. */
+struct error *snapshot_plan_check(const struct snapshot_block_plan *blocks,
+				  uint32_t count) MUST_CHECK;
+
 struct snapshot_writer_options {
 	const char *path;
 	bool direct; /* the pages are written with O_DIRECT; refused where that is not possible */
