@@ -80,7 +80,10 @@ static struct error *run_memory(const struct cli_arguments *arguments, int *stat
 	vmm = json_object_get(memory, "vmm");
 	print_regions(json_object_get(memory, "regions"));
 	print_slots(json_object_get(memory, "slots"));
-	printf("host       holds %s for the guest\n", human(json_u64(summary, "resident")));
+	printf("host       holds %s for the guest", human(json_u64(summary, "resident")));
+	if (json_u64(summary, "shared"))
+		printf(", and shares %s of its snapshot", human(json_u64(summary, "shared")));
+	printf("\n");
 	printf("VMM        holds %s for itself (%s private) and %s of page tables\n",
 	       human(json_u64(vmm, "proportional")), human(json_u64(vmm, "private")),
 	       human(json_u64(vmm, "page-tables")));

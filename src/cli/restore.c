@@ -11,15 +11,20 @@
 #include "base/clock.h"
 #include "base/size.h"
 #include "cli/command_table.h"
+#include "cli/memory_fault.h"
 #include "cli/run_options.h"
 #include "cli/vm.h"
 #include "cli/vm_process.h"
 #include "machine/machine_config.h"
 #include "machine/machine_restore.h"
 #include "migration/ram_load.h"
+#include "migration/ram_share.h"
 
 static const struct cli_option options[] = {
     {"lazy", CLI_FLAG, NULL, "let the guest run at once and bring memory meanwhile"},
+    {"clone", CLI_FLAG, NULL,
+     "share the file's pages with other clones, copying what is\nwritten to"},
+    {"verify", CLI_REQUIRED, "WHEN", "a clone's pages: meanwhile (default), first or never"},
     {"channels", CLI_REQUIRED, "N", "threads that read, 1 to 16 (default: 2)"},
     {"direct", CLI_FLAG, NULL, "read past the page cache (O_DIRECT)"},
     {"base", CLI_REQUIRED, "FILE", "where the snapshot's base is now"},
@@ -128,6 +133,8 @@ static struct error *read_config(const struct cli_arguments *arguments,
 	TRY(replace_devices(arguments, config));
 	config->paused = cli_has(arguments, "paused");
 	config->lazy = cli_has(arguments, "lazy");
+	if (cli_has(arguments, "clone"))
+		machine_restore_clone_config(config);
 	return machine_config_check(config);
 }
 
@@ -160,8 +167,12 @@ static struct error *start(struct machine *machine, void *context)
 {
 	struct restore *restore = context;
 	struct machine_restore_report report;
-	struct error *error = machine_restore(machine, TAKE_PTR(restore->file), &restore->options);
+	struct error *error;
 
+	if (restore->options.clone)
+		memory_fault_watch("it is a clone, and the file that it shares pages with has been "
+				   "cut off, or its disk cannot be read");
+	error = machine_restore(machine, TAKE_PTR(restore->file), &restore->options);
 	if (restore->drawn)
 		fputs("\r\033[K", stderr);
 	if (error)
@@ -172,11 +183,47 @@ static struct error *start(struct machine *machine, void *context)
 	return NULL;
 }
 
+/* What does not go together, by name. */
+static struct error *check_clone(const struct cli_arguments *arguments,
+				 struct machine_restore_options *restore)
+{
+	static const char *const whens[] = {
+	    [MACHINE_VERIFY_MEANWHILE] = "meanwhile",
+	    [MACHINE_VERIFY_FIRST] = "first",
+	    [MACHINE_VERIFY_NEVER] = "never",
+	};
+	const char *when = cli_value(arguments, "verify", NULL);
+	size_t i = 0;
+
+	if (when && !restore->clone)
+		return error_usage("--verify is for a --clone: others are always verified as they "
+				   "are read");
+	if (!restore->clone)
+		return NULL;
+	if (restore->lazy)
+		return error_usage(
+		    "--lazy is needless with --clone, which brings nothing before it "
+		    "is needed: leave it out");
+	if (restore->direct)
+		return error_usage("--direct reads past the page cache, and a --clone shares it: "
+				   "leave one out");
+	if (cli_has(arguments, "base"))
+		return error_usage("--base: a snapshot with a base cannot be cloned; make one file "
+				   "of it with 'godwit snapshot flatten'");
+	while (when && i < ARRAY_SIZE(whens) && strcmp(when, whens[i]) != 0)
+		i++;
+	if (i == ARRAY_SIZE(whens))
+		return error_usage("--verify: '%s' is not meanwhile, first or never", when);
+	restore->verify = (enum machine_verify)i;
+	return NULL;
+}
+
 static struct error *open_file(const struct cli_arguments *arguments, struct snapshot_file **file)
 {
 	struct snapshot_open_options open_options = {.base = cli_value(arguments, "base", NULL)};
 
-	return snapshot_file_open(arguments->positional[0], &open_options, file);
+	TRY(snapshot_file_open(arguments->positional[0], &open_options, file));
+	return cli_has(arguments, "clone") ? ram_share_supports(*file) : NULL;
 }
 
 static struct error *run_restore(const struct cli_arguments *arguments, int *status)
@@ -184,6 +231,7 @@ static struct error *run_restore(const struct cli_arguments *arguments, int *sta
 	AUTO_FREE struct machine_config *config = calloc(1, sizeof(*config));
 	struct restore restore = {.options = {.lazy = cli_has(arguments, "lazy"),
 					      .direct = cli_has(arguments, "direct"),
+					      .clone = cli_has(arguments, "clone"),
 					      .lost = lost,
 					      .context = &restore}};
 	struct vm_process_plan plan = {
@@ -205,12 +253,14 @@ static struct error *run_restore(const struct cli_arguments *arguments, int *sta
 				   RAM_LOAD_CHANNELS_MAX);
 	if (restore.options.lazy && restore.options.direct)
 		return error_usage("--direct is for a restore that is not --lazy: leave one out");
+	TRY(check_clone(arguments, &restore.options));
 	restore.options.channels = (uint32_t)channels;
 	if (isatty(STDERR_FILENO))
 		restore.options.progress = draw;
 	TRY(run_options_log_level(arguments, &plan.log_level));
-	TRY(open_file(arguments, &restore.file));
-	error = read_config(arguments, restore.file, config);
+	error = open_file(arguments, &restore.file);
+	if (!error)
+		error = read_config(arguments, restore.file, config);
 	if (!error)
 		error = vm_process_run(&plan, status);
 	else

@@ -148,11 +148,11 @@ struct error *command_godwit_statistics(void *context, json_t *arguments, json_t
 
 	TRY(memory_totals_read(control->machine, &control->measure, &totals));
 	resizer_update(control->resizer);
-	memory =
-	    json_pack("{s:I,s:I,s:I,s:I,s:I,s:o}", "boot", (json_int_t)totals.boot, "requested",
-		      (json_int_t)totals.requested, "plugged", (json_int_t)totals.plugged,
-		      "maximum", (json_int_t)totals.maximum, "resident",
-		      (json_int_t)totals.resident, "vmm", process_memory_describe(&totals.vmm));
+	memory = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "boot", (json_int_t)totals.boot,
+			   "requested", (json_int_t)totals.requested, "plugged",
+			   (json_int_t)totals.plugged, "maximum", (json_int_t)totals.maximum,
+			   "resident", (json_int_t)totals.resident, "shared",
+			   (json_int_t)totals.shared, "vmm", process_memory_describe(&totals.vmm));
 	*result = json_pack("{s:s,s:s,s:i,s:I,s:I,s:i,s:o,s:o,s:o,s:o}", "name",
 			    machine_configuration(control->machine)->name, "status",
 			    machine_state_name(machine_state(control->machine)), "pid",

@@ -39,10 +39,10 @@ struct error *command_godwit_restore(void *context, json_t *arguments, json_t **
 		*result = json_pack("{s:b}", "restored", false);
 		return NULL;
 	}
-	*result = json_pack("{s:b, s:b, s:I, s:I, s:I, s:I}", "restored", true, "resident",
-			    report.resident_ns != 0, "total", (json_int_t)report.total, "done",
-			    (json_int_t)report.done, "asked", (json_int_t)report.asked,
-			    "started-ns", (json_int_t)report.started_ns);
+	*result = json_pack("{s:b, s:b, s:b, s:I, s:I, s:I, s:I}", "restored", true, "clone",
+			    report.clone, "resident", report.resident_ns != 0, "total",
+			    (json_int_t)report.total, "done", (json_int_t)report.done, "asked",
+			    (json_int_t)report.asked, "started-ns", (json_int_t)report.started_ns);
 	if (report.resident_ns)
 		json_object_set_new(*result, "resident-ns",
 				    json_integer((json_int_t)report.resident_ns));

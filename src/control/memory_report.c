@@ -36,11 +36,12 @@ static struct error *measure_now(struct machine *machine, struct memory_measure 
 	size_t count = collect_blocks(machine, blocks);
 	int64_t start = clock_monotonic_ns();
 
-	measure->resident = 0;
+	measure->resident = measure->shared = 0;
 	for (size_t i = 0; i < count; i++) {
 		ranges[i].start = (uintptr_t)blocks[i]->host;
 		ranges[i].size = blocks[i]->size;
 		measure->resident += ram_block_resident(blocks[i]);
+		measure->shared += ram_block_shared(blocks[i]);
 	}
 	TRY(process_memory_read(ranges, count, &measure->vmm));
 	measure->taken_ns = clock_monotonic_ns();
@@ -68,6 +69,7 @@ struct error *memory_totals_read(struct machine *machine, struct memory_measure 
 	if (!measure->taken_ns || age > MAX(measure->cost_ns * MEASURE_SHARE, MEASURE_MIN_NS))
 		TRY(measure_now(machine, measure));
 	totals->resident = measure->resident;
+	totals->shared = measure->shared;
 	totals->vmm = measure->vmm;
 	return NULL;
 }
@@ -125,6 +127,9 @@ static json_t *describe_region(struct machine *machine, const struct memory_regi
 	json_object_set_new(
 	    object, "resident",
 	    block_seen ? json_null() : json_integer((json_int_t)ram_block_resident(region->block)));
+	json_object_set_new(object, "shared",
+			    block_seen ? json_null()
+				       : json_integer((json_int_t)ram_block_shared(region->block)));
 	if (device) {
 		struct virtio_mem_status status;
 

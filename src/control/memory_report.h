@@ -16,7 +16,8 @@ struct memory_totals {
 	uint64_t boot;			      /* always plugged */
 	uint64_t requested, plugged, maximum; /* of all elastic devices */
 	uint64_t resident;		      /* the host holds for the guest */
-	struct process_memory vmm;	      /* the host holds for us */
+	uint64_t shared;	   /* beside that, mapped pages that it holds once for all clones */
+	struct process_memory vmm; /* the host holds for us */
 };
 
 /*
@@ -25,7 +26,7 @@ struct memory_totals {
  */
 struct memory_measure {
 	int64_t taken_ns, cost_ns; /* CLOCK_MONOTONIC */
-	uint64_t resident;
+	uint64_t resident, shared;
 	struct process_memory vmm;
 };
 

@@ -246,7 +246,8 @@ static bool enter(struct vcpu *vcpu)
 
 		snprintf(detail, sizeof(detail), "vCPU %u: KVM_RUN: %s", vcpu->index,
 			 strerrordesc_np(failure));
-		halt(vcpu, KVM_EVENT_INTERNAL_ERROR, detail);
+		halt(vcpu, failure == EFAULT ? KVM_EVENT_NO_MEMORY : KVM_EVENT_INTERNAL_ERROR,
+		     detail);
 	}
 	return false;
 }

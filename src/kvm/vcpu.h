@@ -30,6 +30,7 @@ struct kvm_vcpus;
 enum kvm_event {
 	KVM_EVENT_SHUTDOWN,	  /* triple fault: the guest wants, or needs, a reset */
 	KVM_EVENT_INTERNAL_ERROR, /* KVM could not go on; the vCPU parks for good (until a reset) */
+	KVM_EVENT_NO_MEMORY, /* likewise: the host has nothing behind an address of the guest's */
 };
 
 /* What the vCPUs ask of the owner of the guest's absent memory (slots.h provides it). */

@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "machine/machine_private.h"
+#include "machine/machine_restore.h"
 
 void machine_attract(struct machine *machine, enum machine_attention what)
 {
@@ -51,6 +52,8 @@ void machine_kvm_event(void *context, enum kvm_event event, const char *detail)
 		machine_attract(machine, ATTENTION_RESET);
 		return;
 	}
+	if (event == KVM_EVENT_NO_MEMORY && machine_restore_lost(machine, detail))
+		return;
 	pthread_mutex_lock(&machine->detail_lock);
 	snprintf(machine->detail, sizeof(machine->detail), "%s", detail);
 	pthread_mutex_unlock(&machine->detail_lock);

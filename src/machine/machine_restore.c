@@ -5,7 +5,7 @@
  *
  * A lazy restore that fails later (the file was damaged, or its disk broke) leaves the guest without
  * memory that it had: nothing can be done but end the process at once, before a device writes what
- * is not there to a disk.
+ * is not there to a disk. The same goes for a clone whose file is found damaged, or is cut off.
  */
 #include "machine/machine_restore.h"
 
@@ -22,6 +22,7 @@
 #include "machine/machine_state.h"
 #include "migration/ram_lazy.h"
 #include "migration/ram_load.h"
+#include "migration/ram_share.h"
 
 #define PROGRESS_NS (50 * NS_PER_MS)
 
@@ -30,7 +31,8 @@ struct lazy_restore {
 	struct machine *machine;
 	struct machine_restore_options options;
 	struct snapshot_file *file;
-	struct ram_lazy *lazy; /* NULL: everything is there */
+	struct ram_lazy *lazy;	   /* NULL: everything is there */
+	struct ram_verify *verify; /* of a clone that is being verified, or NULL */
 	int64_t began_ns;
 	struct machine_restore_report report;
 };
@@ -62,6 +64,28 @@ struct error *machine_restore_config(const struct snapshot_file *file,
 	error = machine_config_from_json(json, config);
 	json_decref(json);
 	return error_prefix(error, "'%s': section " MACHINE_CONFIG_SECTION, file->path);
+}
+
+static void clone_backing(struct ram_backing_options *backing, const char *what)
+{
+	char text[128];
+
+	if (backing->backing != RAM_BACKING_MEMFD && backing->backing != RAM_BACKING_ANON)
+		log_warning(
+		    "%s was backed by %s, and as a clone is by pages of 4 KiB that the host "
+		    "does not guarantee",
+		    what, ram_backing_describe(backing, text, sizeof(text)));
+	ram_backing_options_clear(backing);
+	*backing = (struct ram_backing_options){.backing = RAM_BACKING_ANON,
+						.host_node = backing->host_node};
+}
+
+void machine_restore_clone_config(struct machine_config *config)
+{
+	for (uint32_t i = 0; i < config->memory_count; i++)
+		clone_backing(&config->memory[i].backing, "boot memory");
+	for (uint32_t i = 0; i < config->elastic_count; i++)
+		clone_backing(&config->elastic[i].backing, config->elastic[i].id);
 }
 
 static struct error *load_states(struct machine *machine, const struct snapshot_file *file)
@@ -162,6 +186,8 @@ static void look(struct lazy_restore *restore)
 {
 	struct ram_lazy_progress progress;
 
+	if (restore->verify)
+		ram_verify_progress(restore->verify, &restore->report.total, &restore->report.done);
 	if (!restore->lazy)
 		return;
 	ram_lazy_progress(restore->lazy, &progress);
@@ -170,7 +196,7 @@ static void look(struct lazy_restore *restore)
 	restore->report.asked = progress.asked;
 }
 
-/* On the main loop: memory is an ordinary mapping again. */
+/* On the main loop: memory is an ordinary mapping again, or what it shares is verified. */
 static void finish_lazy(void *context)
 {
 	struct machine *machine = context;
@@ -178,6 +204,7 @@ static void finish_lazy(void *context)
 
 	look(restore);
 	ram_lazy_destroy(TAKE_PTR(restore->lazy));
+	ram_verify_destroy(TAKE_PTR(restore->verify));
 	snapshot_file_close(TAKE_PTR(restore->file));
 	__atomic_store_n(&machine->restoring, false, __ATOMIC_RELEASE);
 	note_resident(restore);
@@ -201,6 +228,21 @@ static void lazy_failed(void *context, struct error *error)
 }
 
 static const struct ram_lazy_ops lazy_ops = {.completed = lazy_completed, .failed = lazy_failed};
+static const struct ram_share_ops share_ops = {.completed = lazy_completed, .failed = lazy_failed};
+
+bool machine_restore_lost(struct machine *machine, const char *detail)
+{
+	struct lazy_restore *restore = machine->restore;
+
+	if (!restore || !restore->options.clone)
+		return false;
+	lazy_failed(restore,
+		    error_new(EFAULT,
+			      "%s: the snapshot that this is a clone of has been cut off, or "
+			      "its disk cannot be read",
+			      detail));
+	return true;
+}
 
 static struct error *promise_memory(struct lazy_restore *restore)
 {
@@ -214,6 +256,25 @@ static struct error *promise_memory(struct lazy_restore *restore)
 	return NULL;
 }
 
+/* After ram_load_check. */
+static struct error *verify_clone(struct lazy_restore *restore)
+{
+	struct machine *machine = restore->machine;
+	struct error *error;
+
+	if (restore->options.verify == MACHINE_VERIFY_NEVER)
+		return NULL;
+	TRY(ram_verify_create(machine->map, restore->file, &restore->verify));
+	if (restore->options.verify == MACHINE_VERIFY_MEANWHILE) {
+		__atomic_store_n(&machine->restoring, true, __ATOMIC_RELEASE);
+		return NULL;
+	}
+	error = ram_verify_run(restore->verify, restore->options.channels);
+	look(restore);
+	ram_verify_destroy(TAKE_PTR(restore->verify));
+	return error;
+}
+
 /* --- Restoring --------------------------------------------------------------------------------- */
 
 static struct error *restore_parts(struct lazy_restore *restore,
@@ -221,14 +282,18 @@ static struct error *restore_parts(struct lazy_restore *restore,
 {
 	struct machine *machine = restore->machine;
 
-	/* The promise comes first: loading states may already make KVM look into guest memory. */
+	/* Memory comes first: loading states may already make KVM look into it. */
 	if (options->lazy)
 		TRY(promise_memory(restore));
+	if (options->clone)
+		TRY(ram_share_attach(machine->map, restore->file));
 	TRY(load_states(machine, restore->file));
-	if (options->lazy)
-		TRY(ram_load_check(machine->map, restore->file));
-	else
+	if (!options->lazy && !options->clone)
 		TRY(load_memory(restore, options));
+	else
+		TRY(ram_load_check(machine->map, restore->file));
+	if (options->clone)
+		TRY(verify_clone(restore));
 	return machine_new_generation(machine);
 }
 
@@ -245,6 +310,7 @@ struct error *machine_restore(struct machine *machine, struct snapshot_file *fil
 	restore->machine = machine;
 	restore->options = *options;
 	restore->file = file;
+	restore->report.clone = options->clone;
 	restore->began_ns = clock_monotonic_ns();
 	TRY(restore_parts(restore, options));
 	if (machine->state == MACHINE_PAUSED && !machine->config.paused)
@@ -252,6 +318,8 @@ struct error *machine_restore(struct machine *machine, struct snapshot_file *fil
 	restore->report.started_ns = clock_monotonic_ns() - restore->began_ns;
 	if (options->lazy)
 		return ram_lazy_start(restore->lazy, options->channels);
+	if (restore->verify)
+		return ram_verify_start(restore->verify, &share_ops, restore);
 	snapshot_file_close(TAKE_PTR(restore->file));
 	note_resident(restore);
 	return NULL;
@@ -264,6 +332,7 @@ void machine_restore_end(struct machine *machine)
 	if (!restore)
 		return;
 	ram_lazy_destroy(restore->lazy);
+	ram_verify_destroy(restore->verify);
 	snapshot_file_close(restore->file);
 	free(restore);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Restoring a machine from a snapshot file: all of it before the guest goes on, or lazily, bringing
- * memory while it runs.
+ * Restoring a machine from a snapshot file: all of it before the guest goes on; or lazily, bringing
+ * memory while it runs; or as a clone, which shares the file's pages with other clones until it
+ * writes to them.
  *
  * Main thread; the machine tells with events: RESTORE_COMPLETED when everything is resident.
  */
@@ -22,15 +23,30 @@
 struct error *machine_restore_config(const struct snapshot_file *file,
 				     struct machine_config *config) MUST_CHECK;
 
+/*
+ * For a clone: memory that shares pages of a file is anonymous, of small pages, and not touched
+ * before it is needed, whatever the configuration says of its backing.
+ */
+void machine_restore_clone_config(struct machine_config *config);
+
+/* When the pages of a clone are compared with the checksums of its file. */
+enum machine_verify {
+	MACHINE_VERIFY_MEANWHILE, /* while the guest runs; it ends when they differ */
+	MACHINE_VERIFY_FIRST,	  /* before it goes on */
+	MACHINE_VERIFY_NEVER,	  /* somebody else has (snapshot_verify.h) */
+};
+
 struct machine_restore_options {
 	uint32_t channels; /* threads that bring memory: 1 to RAM_LOAD_CHANNELS_MAX */
 	bool direct;	   /* read past the page cache; not when lazy */
 	bool lazy;	   /* config.lazy must have been set for machine_create */
+	bool clone; /* config went through machine_restore_clone_config; neither of these two */
+	enum machine_verify verify; /* of a clone */
 	/* Called now and then while memory is brought before the guest goes on. NULL: not. */
 	void (*progress)(void *context, uint64_t done, uint64_t total);
 	/*
-	 * A lazy restore cannot go on: memory that the guest had is not to be had. Called on any
-	 * thread; must end the process at once, before a device writes what is not there to a disk.
+	 * A lazy restore, or a clone, cannot go on: memory that the guest had is not to be had.
+	 * Called on any thread; must end the process at once, before a device writes what is not there to a disk.
 	 */
 	void (*lost)(void *context, const struct error *error);
 	void *context;
@@ -46,10 +62,16 @@ struct error *machine_restore(struct machine *machine, struct snapshot_file *fil
 
 /* For the machine's own use: ends a lazy restore. Accepts a machine that has none. */
 void machine_restore_end(struct machine *machine);
+/*
+ * Likewise: KVM could not get at guest memory, as @detail says. A clone is lost then (see
+ * options.lost), since its file is; others: false. Any thread.
+ */
+bool machine_restore_lost(struct machine *machine, const char *detail);
 
 struct machine_restore_report {
 	int64_t started_ns;   /* from the call to the guest's first instruction */
-	int64_t resident_ns;  /* from the call until everything is there; 0: not yet */
+	int64_t resident_ns;  /* from the call until everything is there, or verified; 0: not yet */
+	bool clone;	      /* nothing is brought: what follows is about verifying */
 	uint64_t total, done; /* bytes of pages */
 	uint64_t asked;	      /* pieces that somebody waited for */
 };
