@@ -201,6 +201,11 @@ static void advise(const struct ram_block *block, uint64_t offset, uint64_t size
 		madvise(start, size, block->small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 }
 
+static bool is_huge(const struct ram_block *block)
+{
+	return block->page_size > BASE_PAGE_SIZE;
+}
+
 /* Maps the block at an aligned address: reserves more than needed, maps inside, drops the rest. */
 static struct error *map_block(struct ram_block *block)
 {
@@ -301,7 +306,18 @@ void ram_block_set_granule(struct ram_block *block, uint64_t granule)
 
 void ram_block_set_reserving(struct ram_block *block)
 {
-	block->reserving = block->options.backing == RAM_BACKING_HUGETLB;
+	__atomic_store_n(&block->reserving, true, __ATOMIC_RELAXED);
+}
+
+void ram_block_end_reserving(struct ram_block *block)
+{
+	if (!is_huge(block))
+		__atomic_store_n(&block->reserving, false, __ATOMIC_RELAXED);
+}
+
+static bool is_reserving(const struct ram_block *block)
+{
+	return __atomic_load_n(&block->reserving, __ATOMIC_RELAXED);
 }
 
 /* A shared mapping takes reservations for its file, which stay when it goes. 0 or an errno. */
@@ -315,13 +331,27 @@ static int reserve_huge_pages(const struct ram_block *block, uint64_t offset, ui
 	return 0;
 }
 
+/* Small pages cannot be reserved; a file at least says what it has room for. 0 or an errno. */
+static int check_room(const struct ram_block *block, uint64_t size)
+{
+	struct statfs info;
+
+	if (block->options.backing != RAM_BACKING_FILE)
+		return 0;
+	if (fstatfs(block->fd, &info) < 0)
+		return errno;
+	/* A file system without a limit says that it has no blocks. */
+	return info.f_blocks && info.f_bavail < size / (uint64_t)info.f_bsize ? ENOSPC : 0;
+}
+
 /* Takes the pages now, or reserves them. 0 or an errno. */
 static int take_pages(const struct ram_block *block, uint64_t offset, uint64_t size)
 {
+	if (is_reserving(block))
+		return is_huge(block) ? reserve_huge_pages(block, offset, size)
+				      : check_room(block, size);
 	if (block->fd < 0)
 		return madvise(block->host + offset, size, MADV_POPULATE_WRITE) < 0 ? errno : 0;
-	if (block->reserving)
-		return reserve_huge_pages(block, offset, size);
 	return fallocate(block->fd, 0, (off_t)offset, (off_t)size) < 0 ? errno : 0;
 }
 
@@ -336,8 +366,8 @@ int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size)
 	failure = take_pages(block, offset, size);
 	if (!failure)
 		return 0;
-	if (block->reserving) /* all or nothing */
-		return -ENOMEM;
+	if (is_reserving(block)) /* all or nothing */
+		return failure == ENOMEM ? -ENOMEM : -ENOSPC;
 	/* fallocate and madvise stop half way; what they did must not stay. */
 	if (ram_block_discard(block, offset, size) < 0)
 		log_error("memory '%s': cannot give back a range that was half committed",
@@ -378,7 +408,8 @@ int ram_block_discard(struct ram_block *block, uint64_t offset, uint64_t size)
 {
 	tell_watchers(block, offset, size);
 	/* A hole gives back the reservations of pages that were taken, not of others: take them all. */
-	if (block->reserving && fallocate(block->fd, 0, (off_t)offset, (off_t)size) < 0)
+	if (is_reserving(block) && is_huge(block) &&
+	    fallocate(block->fd, 0, (off_t)offset, (off_t)size) < 0)
 		log_warning("memory '%s': huge pages may stay reserved: %s", block->name,
 			    strerror(errno));
 	if (block->clone)

@@ -50,7 +50,7 @@ struct ram_block {
 	uint64_t size;	    /* bytes, a multiple of page_size */
 	uint64_t page_size; /* bytes */
 	int fd;		    /* -1 for anonymous memory */
-	bool reserving;	    /* ram_block_set_reserving */
+	bool reserving;	    /* ram_block_set_reserving; atomic */
 	bool small;	    /* ram_block_set_granule: no transparent huge pages */
 	struct ram_clone
 	    *clone; /* anonymous memory that shares pages of a file, or NULL (ram_clone.h) */
@@ -91,11 +91,14 @@ DEFINE_CLEANUP(ram_block, struct ram_block *, ram_block_destroy)
 void ram_block_set_granule(struct ram_block *block, uint64_t granule);
 
 /*
- * From now on huge pages are reserved in the pool when they are committed, and taken from it when
- * they are first touched: pages stay missing (userfault.h) without being less certain. Before the
- * first commit; for other backings it changes nothing.
+ * From now on pages that are committed stay missing (userfault.h) until they are first touched.
+ * Huge pages are reserved in the pool, and so not less certain. A file must have room for small
+ * ones at that time, and memory that was to be allocated at once (prealloc) is not. Before the
+ * first commit.
  */
 void ram_block_set_reserving(struct ram_block *block);
+/* The next commit of small pages takes them at once again. Any thread. */
+void ram_block_end_reserving(struct ram_block *block);
 
 /*
  * Makes host memory certain for [offset, offset + size), both multiples of the page size: huge

@@ -373,6 +373,7 @@ struct error *ram_lazy_create(const struct memory_map *map, const struct snapsho
 	lazy->blocks = calloc(file->block_count, sizeof(*lazy->blocks));
 	if (!lazy->blocks)
 		return error_system(ENOMEM, "a lazy restore");
+	TRY(ram_load_check_blocks(map, file));
 	for (uint32_t i = 0; (block = ram_blocks_at(map, i)); i++)
 		TRY(userfault_supports(block));
 	for (uint32_t i = 0; (block = ram_blocks_at(map, i)); i++)
@@ -413,6 +414,7 @@ void ram_lazy_destroy(struct ram_lazy *lazy)
 		if (block->watched) {
 			ram_block_unwatch(block->block, &block->discards);
 			userfault_unwatch(lazy->userfault, block->block, &lazy->watcher);
+			ram_block_end_reserving(block->block);
 		}
 		free(block->states);
 	}

@@ -33,15 +33,20 @@ struct ram_lazy_ops {
 struct ram_lazy;
 
 /*
- * After ram_load_check, before anything touches the memory, which is fresh. From the return on all
- * accesses get the right content. All arguments outlive it.
+ * Refuses a file with other blocks (ram_load_check_blocks); ram_load_check comes later, once it is
+ * known what is plugged. Nothing has touched the memory, which is fresh, and what of it is committed
+ * was only reserved (ram_block_set_reserving): pages that are there already would not be brought.
+ * From the return on all accesses get the right content. All arguments outlive it.
  */
 struct error *ram_lazy_create(const struct memory_map *map, const struct snapshot_file *file,
 			      struct userfault *userfault, const struct ram_lazy_ops *ops,
 			      void *context, struct ram_lazy **lazy) MUST_CHECK;
 /* Lets @channels threads bring what nobody has asked for. */
 struct error *ram_lazy_start(struct ram_lazy *lazy, uint32_t channels) MUST_CHECK;
-/* Before it has completed, what was not brought reads as zeros from here on. Accepts NULL. */
+/*
+ * Before it has completed, what was not brought reads as zeros from here on. Commits of its blocks
+ * are no longer reservations (ram_block_end_reserving). Accepts NULL.
+ */
 void ram_lazy_destroy(struct ram_lazy *lazy);
 DEFINE_CLEANUP(ram_lazy, struct ram_lazy *, ram_lazy_destroy)
 #define AUTO_RAM_LAZY AUTO(cleanup_ram_lazy)

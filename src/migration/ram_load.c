@@ -113,7 +113,7 @@ static struct error *check_region(const struct memory_region *region,
 	return NULL;
 }
 
-struct error *ram_load_check(const struct memory_map *map, const struct snapshot_file *file)
+struct error *ram_load_check_blocks(const struct memory_map *map, const struct snapshot_file *file)
 {
 	struct ram_block *block;
 	uint32_t count;
@@ -133,6 +133,12 @@ struct error *ram_load_check(const struct memory_map *map, const struct snapshot
 	if (count != file->block_count)
 		return error_new(EINVAL, "snapshot '%s' has %u pieces of memory, this machine %u",
 				 file->path, file->block_count, count);
+	return NULL;
+}
+
+struct error *ram_load_check(const struct memory_map *map, const struct snapshot_file *file)
+{
+	TRY(ram_load_check_blocks(map, file));
 	for (struct memory_region *region = memory_map_first(map); region; region = region->next)
 		TRY(check_region(region, snapshot_file_block(file, region->block->name)));
 	return NULL;

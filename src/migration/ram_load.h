@@ -28,9 +28,12 @@ struct ram_load_progress {
 	uint64_t done;	/* of them */
 };
 
+/* Whether @file has exactly the blocks of @map, with the same sizes. */
+struct error *ram_load_check_blocks(const struct memory_map *map,
+				    const struct snapshot_file *file) MUST_CHECK;
 /*
- * Whether @file has exactly the memory of @map: the same blocks with the same sizes, and nothing
- * stored where the map is not plugged. @map is as it will be when the guest goes on.
+ * Also that nothing is stored where the map is not plugged. @map is as it will be when the guest
+ * goes on.
  */
 struct error *ram_load_check(const struct memory_map *map,
 			     const struct snapshot_file *file) MUST_CHECK;

@@ -85,6 +85,63 @@ static void a_full_file_system_refuses_to_commit(void **state)
 	rmdir(directory);
 }
 
+/* What the host holds, pages that were allocated and not touched included. */
+static uint64_t held(const struct ram_block *block)
+{
+	struct stat info;
+
+	if (block->fd < 0)
+		return ram_block_resident(block);
+	assert_int_equal(fstat(block->fd, &info), 0);
+	return (uint64_t)info.st_blocks * 512;
+}
+
+static void reserved_pages_stay_missing(void **state)
+{
+	static const enum ram_backing backings[] = {RAM_BACKING_ANON, RAM_BACKING_MEMFD,
+						    RAM_BACKING_FILE};
+	char path[] = "/dev/shm/godwit-ram-XXXXXX";
+
+	close(mkstemp(path));
+	for (size_t i = 0; i < ARRAY_SIZE(backings); i++) {
+		struct ram_backing_options options = {
+		    .backing = backings[i], .path = path, .host_node = -1, .prealloc = true};
+		struct ram_block *block;
+
+		assert_no_error(ram_block_create("x", &options, MIB(4), &block));
+		ram_block_set_reserving(block);
+		assert_int_equal(ram_block_commit(block, 0, MIB(4)), 0);
+		assert_int_equal(held(block), 0);
+		ram_block_end_reserving(block);
+		assert_int_equal(ram_block_commit(block, 0, MIB(2)), 0);
+		assert_int_equal(held(block), MIB(2));
+		ram_block_destroy(block);
+	}
+	unlink(path);
+}
+
+static void a_full_file_system_refuses_to_reserve(void **state)
+{
+	struct ram_backing_options options = {.backing = RAM_BACKING_FILE, .host_node = -1};
+	char directory[] = "/tmp/godwit-ram-XXXXXX", path[64];
+	struct ram_block *block;
+
+	assert_non_null(mkdtemp(directory));
+	if (mount("none", directory, "tmpfs", 0, "size=4m") < 0) {
+		rmdir(directory);
+		skip();
+	}
+	snprintf(path, sizeof(path), "%s/ram", directory);
+	options.path = path;
+	assert_no_error(ram_block_create("x", &options, MIB(16), &block));
+	ram_block_set_reserving(block);
+	assert_int_equal(ram_block_commit(block, 0, MIB(2)), 0);
+	assert_int_equal(ram_block_commit(block, 0, MIB(8)), -ENOSPC);
+	ram_block_destroy(block);
+	umount(directory);
+	rmdir(directory);
+}
+
 static void a_dry_pool_of_huge_pages_refuses_to_commit(void **state)
 {
 	struct ram_backing_options options = {
@@ -146,6 +203,8 @@ int main(void)
 	    cmocka_unit_test(blocks_are_aligned_for_large_pages),
 	    cmocka_unit_test(a_size_that_is_not_whole_pages_is_refused),
 	    cmocka_unit_test(a_full_file_system_refuses_to_commit),
+	    cmocka_unit_test(reserved_pages_stay_missing),
+	    cmocka_unit_test(a_full_file_system_refuses_to_reserve),
 	    cmocka_unit_test(a_dry_pool_of_huge_pages_refuses_to_commit),
 	    cmocka_unit_test(a_file_of_another_size_is_refused),
 	    cmocka_unit_test(a_file_in_use_is_refused),
