@@ -48,12 +48,13 @@ void machine_kvm_event(void *context, enum kvm_event event, const char *detail)
 {
 	struct machine *machine = context;
 
+	/* How a guest ends whose memory is gone depends on what KVM was about to do there. */
+	if (machine_restore_lost(machine, event == KVM_EVENT_NO_MEMORY, detail))
+		return;
 	if (event == KVM_EVENT_SHUTDOWN) {
 		machine_attract(machine, ATTENTION_RESET);
 		return;
 	}
-	if (event == KVM_EVENT_NO_MEMORY && machine_restore_lost(machine, detail))
-		return;
 	pthread_mutex_lock(&machine->detail_lock);
 	snprintf(machine->detail, sizeof(machine->detail), "%s", detail);
 	pthread_mutex_unlock(&machine->detail_lock);

@@ -10,21 +10,21 @@
 #include "machine/machine_restore.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/thread.h"
 #include "machine/machine_config_json.h"
 #include "machine/machine_private.h"
+#include "machine/machine_restore_eager.h"
 #include "machine/machine_state.h"
 #include "migration/ram_lazy.h"
 #include "migration/ram_load.h"
 #include "migration/ram_share.h"
-
-#define PROGRESS_NS (50 * NS_PER_MS)
 
 /* What a restored machine keeps. */
 struct lazy_restore {
@@ -33,6 +33,8 @@ struct lazy_restore {
 	struct snapshot_file *file;
 	struct ram_lazy *lazy;	   /* NULL: everything is there */
 	struct ram_verify *verify; /* of a clone that is being verified, or NULL */
+	int shared_fd;		   /* of the file of a clone, to see that it stays whole, or -1 */
+	uint64_t shared_size;
 	int64_t began_ns;
 	struct machine_restore_report report;
 };
@@ -114,55 +116,12 @@ static struct error *load_states(struct machine *machine, const struct snapshot_
 
 /* --- Before the guest goes on ------------------------------------------------------------------ */
 
-struct eager {
-	struct ram_load *load;
-	struct error *error;
-	bool over; /* atomic */
-};
-
-static void *eager_thread(void *context)
-{
-	struct eager *eager = context;
-
-	eager->error = ram_load_run(eager->load);
-	__atomic_store_n(&eager->over, true, __ATOMIC_RELEASE);
-	return NULL;
-}
-
-/* Beside a thread only for the sake of who wants to see progress. */
-static struct error *load_watched(struct ram_load *load,
-				  const struct machine_restore_options *options)
-{
-	const struct timespec pause = {.tv_nsec = PROGRESS_NS};
-	struct eager eager = {.load = load};
-	struct ram_load_progress progress;
-	pthread_t thread;
-
-	TRY(thread_start(&thread, "restore", eager_thread, &eager));
-	while (!__atomic_load_n(&eager.over, __ATOMIC_ACQUIRE)) {
-		nanosleep(&pause, NULL);
-		ram_load_progress(load, &progress);
-		options->progress(options->context, progress.done, progress.total);
-	}
-	pthread_join(thread, NULL);
-	return eager.error;
-}
-
 static struct error *load_memory(struct lazy_restore *restore,
 				 const struct machine_restore_options *options)
 {
-	struct ram_load_options load_options = {.channels = options->channels,
-						.direct = options->direct};
-	AUTO_RAM_LOAD struct ram_load *load = NULL;
 	struct ram_load_progress progress;
 
-	TRY(ram_load_check(restore->machine->map, restore->file));
-	TRY(ram_load_create(restore->machine->map, restore->file, &load_options, &load));
-	if (options->progress)
-		TRY(load_watched(load, options));
-	else
-		TRY(ram_load_run(load));
-	ram_load_progress(load, &progress);
+	TRY(machine_restore_eager(restore->machine, restore->file, options, &progress));
 	restore->report.total = progress.total;
 	restore->report.done = progress.done;
 	return NULL;
@@ -230,11 +189,15 @@ static void lazy_failed(void *context, struct error *error)
 static const struct ram_lazy_ops lazy_ops = {.completed = lazy_completed, .failed = lazy_failed};
 static const struct ram_share_ops share_ops = {.completed = lazy_completed, .failed = lazy_failed};
 
-bool machine_restore_lost(struct machine *machine, const char *detail)
+bool machine_restore_lost(struct machine *machine, bool certain, const char *detail)
 {
 	struct lazy_restore *restore = machine->restore;
+	struct stat info;
 
-	if (!restore || !restore->options.clone)
+	if (!restore || restore->shared_fd < 0)
+		return false;
+	if (!certain && fstat(restore->shared_fd, &info) == 0 &&
+	    (uint64_t)info.st_size >= restore->shared_size)
 		return false;
 	lazy_failed(restore,
 		    error_new(EFAULT,
@@ -254,6 +217,15 @@ static struct error *promise_memory(struct lazy_restore *restore)
 			    &restore->lazy));
 	__atomic_store_n(&machine->restoring, true, __ATOMIC_RELEASE);
 	return NULL;
+}
+
+static struct error *share_memory(struct lazy_restore *restore)
+{
+	restore->shared_fd = fcntl(restore->file->fd, F_DUPFD_CLOEXEC, 0);
+	if (restore->shared_fd < 0)
+		return error_system(errno, "snapshot '%s'", restore->file->path);
+	restore->shared_size = restore->file->size;
+	return ram_share_attach(restore->machine->map, restore->file);
 }
 
 /* After ram_load_check. */
@@ -282,11 +254,18 @@ static struct error *restore_parts(struct lazy_restore *restore,
 {
 	struct machine *machine = restore->machine;
 
+	if (restore->file->receiver && (options->lazy || options->clone || options->direct))
+		return error_usage("%s: '%s' is a stream, whose bytes come only in their order: "
+				   "make a file of it ('godwit snapshot convert')",
+				   options->lazy    ? "lazy"
+				   : options->clone ? "clone"
+						    : "direct",
+				   restore->file->path);
 	/* Memory comes first: loading states may already make KVM look into it. */
 	if (options->lazy)
 		TRY(promise_memory(restore));
 	if (options->clone)
-		TRY(ram_share_attach(machine->map, restore->file));
+		TRY(share_memory(restore));
 	TRY(load_states(machine, restore->file));
 	if (!options->lazy && !options->clone)
 		TRY(load_memory(restore, options));
@@ -308,6 +287,7 @@ struct error *machine_restore(struct machine *machine, struct snapshot_file *fil
 	}
 	machine->restore = restore; /* machine_destroy ends it, whatever happens */
 	restore->machine = machine;
+	restore->shared_fd = -1;
 	restore->options = *options;
 	restore->file = file;
 	restore->report.clone = options->clone;
@@ -334,6 +314,7 @@ void machine_restore_end(struct machine *machine)
 	ram_lazy_destroy(restore->lazy);
 	ram_verify_destroy(restore->verify);
 	snapshot_file_close(restore->file);
+	close_fd(&restore->shared_fd);
 	free(restore);
 }
 

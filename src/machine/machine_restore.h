@@ -44,6 +44,8 @@ struct machine_restore_options {
 	enum machine_verify verify; /* of a clone */
 	/* Called now and then while memory is brought before the guest goes on. NULL: not. */
 	void (*progress)(void *context, uint64_t done, uint64_t total);
+	/* Likewise: whether to give up. NULL: never. */
+	bool (*cancelled)(void *context);
 	/*
 	 * A lazy restore, or a clone, cannot go on: memory that the guest had is not to be had.
 	 * Called on any thread; must end the process at once, before a device writes what is not there to a disk.
@@ -53,7 +55,7 @@ struct machine_restore_options {
 };
 
 /*
- * Brings @file, which the machine takes over (also on error), into a machine that was just created
+ * Brings @file, or the stream that it is the front of, which the machine takes over (also on error), into a machine that was just created
  * with its configuration, gives it another generation id, and lets the guest go on unless it had
  * crashed or config.paused is set. After an error the machine can only be destroyed.
  */
@@ -63,10 +65,11 @@ struct error *machine_restore(struct machine *machine, struct snapshot_file *fil
 /* For the machine's own use: ends a lazy restore. Accepts a machine that has none. */
 void machine_restore_end(struct machine *machine);
 /*
- * Likewise: KVM could not get at guest memory, as @detail says. A clone is lost then (see
- * options.lost), since its file is; others: false. Any thread.
+ * Likewise: a vCPU cannot go on, as @detail says. When it is @certain that it could not get at its
+ * memory, or the file that a clone shares has become shorter, the clone is lost (options.lost).
+ * False: this is no clone, or its file is whole. Any thread.
  */
-bool machine_restore_lost(struct machine *machine, const char *detail);
+bool machine_restore_lost(struct machine *machine, bool certain, const char *detail);
 
 struct machine_restore_report {
 	int64_t started_ns;   /* from the call to the guest's first instruction */
