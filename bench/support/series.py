@@ -33,11 +33,14 @@ class Series:
 class Pair:
     """One quantity of both machines: first godwit's, then the other's."""
 
-    def __init__(self, ours=None, theirs=None):
-        self.sides = (ours or Series(), theirs or Series())
+    def __init__(self, ours=None, theirs=None, more=False):
+        """@more: the more the better, as with a speed."""
+        self.sides, self.more = (ours or Series(), theirs or Series()), more
 
     @property
     def ratio(self):
-        """How much less godwit needs: above 1 it is ahead. None when there is nothing to divide by."""
+        """How much less godwit needs, or how much more it reaches: above 1 it is ahead. None: nothing to divide by."""
         ours, theirs = (side.median for side in self.sides)
+        if self.more:
+            ours, theirs = theirs, ours
         return theirs / ours if ours else None

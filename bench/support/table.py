@@ -7,15 +7,17 @@ from bench.support.series import Pair, Series
 
 UNITS = {"s": lambda value: f"{value:.2f} s",
          "ms": lambda value: f"{value * 1000:,.0f} ms",
+         "cpu": lambda value: f"{value:.3f} s",
+         "MiB/s": lambda value: f"{value:,.0f} MiB/s",
          "MiB": lambda value: f"{value / (1 << 20):,.1f} MiB",
          "": lambda value: f"{value:,.0f}"}
 
 
 class Table:
-    """Rows of (what is measured, its unit, a Pair); notes stand below."""
+    """Rows of (what is measured, its unit, a Pair); notes stand below. @other: what godwit stands beside."""
 
-    def __init__(self, title, notes=()):
-        self.title, self.notes, self.rows = title, list(notes), []
+    def __init__(self, title, notes=(), other="QEMU"):
+        self.title, self.notes, self.other, self.rows = title, list(notes), other, []
 
     def add(self, what, unit, pair):
         row = (what, unit, pair)
@@ -27,7 +29,7 @@ class Table:
         return self.add(what, unit, Pair(Series(counts[0][key]), Series(counts[1][key])))
 
     def cells(self):
-        yield (self.title, "godwit", "QEMU", "ratio")
+        yield (self.title, "godwit", self.other, "ratio")
         for what, unit, pair in self.rows:
             yield cells_of(what, unit, pair)
 
@@ -48,16 +50,16 @@ class Table:
 
     def as_json(self):
         """Sizes in bytes and times in seconds, whatever unit they are shown in."""
-        return {"title": self.title, "notes": self.notes,
+        return {"title": self.title, "notes": self.notes, "other": self.other,
                 "rows": [{"what": what, "unit": unit, "godwit": pair.sides[0].as_json(),
-                          "qemu": pair.sides[1].as_json(), "ratio": pair.ratio} for what, unit, pair in self.rows]}
+                          "other": pair.sides[1].as_json(), "more": pair.more, "ratio": pair.ratio} for what, unit, pair in self.rows]}
 
     @classmethod
     def from_json(cls, data):
-        table = cls(data["title"], data["notes"])
+        table = cls(data["title"], data["notes"], data["other"])
         for row in data["rows"]:
             table.add(row["what"], row["unit"],
-                      Pair(Series(*row["godwit"]["values"]), Series(*row["qemu"]["values"])))
+                      Pair(Series(*row["godwit"]["values"]), Series(*row["other"]["values"]), row["more"]))
         return table
 
 
