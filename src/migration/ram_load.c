@@ -84,6 +84,29 @@ static uint64_t content_mask(const struct snapshot_block *source, uint64_t chunk
 	return source->stored[chunk] | (source->inherited ? source->inherited[chunk] : 0);
 }
 
+/* Refuses the pages @mask of a chunk where an elastic region is not plugged. */
+static struct error *check_plugged(const struct memory_region *region,
+				   const struct snapshot_block *source, uint64_t chunk,
+				   uint64_t mask)
+{
+	uint64_t first = region->block_offset / PAGE, end = first + region->size / PAGE;
+
+	FOR_EACH_PAGE_RUN(run, mask)
+	{
+		uint64_t page = chunk * SNAPSHOT_CHUNK_PAGES + run.first;
+		uint64_t last = MIN(page + run.count, end);
+
+		page = MAX(page, first);
+		if (page < last &&
+		    !memory_region_all_plugged(region, (page - first) * PAGE, (last - page) * PAGE))
+			return error_new(EINVAL,
+					 "snapshot '%s' has pages at offset %#" PRIx64
+					 " of memory '%s', which is not plugged",
+					 source->file->path, page * PAGE, source->name);
+	}
+	return NULL;
+}
+
 /* Refuses content for pages of an elastic region that are not plugged. */
 static struct error *check_region(const struct memory_region *region,
 				  const struct snapshot_block *source)
@@ -93,23 +116,18 @@ static struct error *check_region(const struct memory_region *region,
 	if (!region->unit)
 		return NULL;
 	for (uint64_t chunk = first / SNAPSHOT_CHUNK_PAGES; chunk * SNAPSHOT_CHUNK_PAGES < end;
-	     chunk++) {
-		uint64_t mask = content_mask(source, chunk);
+	     chunk++)
+		TRY(check_plugged(region, source, chunk, content_mask(source, chunk)));
+	return NULL;
+}
 
-		FOR_EACH_PAGE_RUN(run, mask)
-		{
-			uint64_t page = chunk * SNAPSHOT_CHUNK_PAGES + run.first;
-			uint64_t last = MIN(page + run.count, end);
-
-			page = MAX(page, first);
-			if (page < last && !memory_region_all_plugged(region, (page - first) * PAGE,
-								      (last - page) * PAGE))
-				return error_new(EINVAL,
-						 "snapshot '%s' has pages at offset %#" PRIx64
-						 " of memory '%s', which is not plugged",
-						 source->file->path, page * PAGE, source->name);
-		}
-	}
+struct error *ram_load_check_chunk(const struct memory_map *map,
+				   const struct snapshot_block *source, uint64_t chunk,
+				   uint64_t mask)
+{
+	for (struct memory_region *region = memory_map_first(map); region; region = region->next)
+		if (region->unit && strcmp(region->block->name, source->name) == 0)
+			TRY(check_plugged(region, source, chunk, mask));
 	return NULL;
 }
 

@@ -37,6 +37,15 @@ struct error *ram_load_check_blocks(const struct memory_map *map,
  */
 struct error *ram_load_check(const struct memory_map *map,
 			     const struct snapshot_file *file) MUST_CHECK;
+/*
+ * The two halves of it, for a stream, which does not say in advance what it will bring: blocks and
+ * their sizes; and whether the pages @mask of chunk @chunk of @source may be there.
+ */
+struct error *ram_load_check_blocks(const struct memory_map *map,
+				    const struct snapshot_file *file) MUST_CHECK;
+struct error *ram_load_check_chunk(const struct memory_map *map,
+				   const struct snapshot_block *source, uint64_t chunk,
+				   uint64_t mask) MUST_CHECK;
 
 struct ram_load;
 /* After ram_load_check. The memory is fresh: all zeros. @map and @file outlive it. */

@@ -23,6 +23,9 @@ void ram_save_stop(struct ram_save *save, struct error *error)
 	__atomic_store_n(&save->stopping, true, __ATOMIC_RELAXED);
 	pthread_cond_broadcast(&save->changed);
 	pthread_mutex_unlock(&save->lock);
+	/* Who waits for the reader of the stream need not any more. */
+	if (save->options.sender)
+		snapshot_sender_cancel(save->options.sender);
 }
 
 void ram_save_cancel(struct ram_save *save)
@@ -41,19 +44,23 @@ struct saved_block *ram_save_block_of_unit(struct ram_save *save, uint64_t unit)
 
 /* --- While the guest is paused ----------------------------------------------------------------- */
 
+static struct error *save_chunk_in_place(struct save_channel *channel,
+					 const struct saved_block *block, uint64_t chunk)
+{
+	uint64_t offset = chunk * CHUNK;
+
+	return ram_save_chunk(channel, block, chunk, block->block->host + offset,
+			      ram_presence_chunk(channel->presence, block->block, offset), NULL);
+}
+
 static struct error *save_unit_in_place(struct save_channel *channel, uint64_t unit)
 {
 	struct saved_block *block = ram_save_block_of_unit(channel->save, unit);
 	uint64_t first = (unit - block->first_unit) * block->unit_chunks;
 	uint64_t end = MIN(first + block->unit_chunks, block->chunks);
 
-	for (uint64_t chunk = first; chunk < end && !ram_save_stopping(channel->save); chunk++) {
-		uint64_t offset = chunk * CHUNK;
-
-		TRY(ram_save_chunk(channel, block, chunk, block->block->host + offset,
-				   ram_presence_chunk(channel->presence, block->block, offset),
-				   NULL));
-	}
+	for (uint64_t chunk = first; chunk < end && !ram_save_stopping(channel->save); chunk++)
+		TRY(save_chunk_in_place(channel, block, chunk));
 	return NULL;
 }
 
@@ -67,6 +74,23 @@ static struct error *save_in_place(struct save_channel *channel)
 	       !ram_save_stopping(save))
 		for (uint64_t unit = first; unit < MIN(first + STRIPE, save->units); unit++)
 			TRY(save_unit_in_place(channel, unit));
+	return NULL;
+}
+
+/* One chunk after another for all threads, since they are sent in that order. */
+static struct error *send_in_place(struct save_channel *channel)
+{
+	struct ram_save *save = channel->save;
+	uint64_t index;
+
+	while ((index = __atomic_fetch_add(&save->next_unit, 1, __ATOMIC_RELAXED)) < save->chunks &&
+	       !ram_save_stopping(save)) {
+		const struct saved_block *block = &save->blocks[save->block_count - 1];
+
+		while (block->first_chunk > index)
+			block--;
+		TRY(save_chunk_in_place(channel, block, index - block->first_chunk));
+	}
 	return NULL;
 }
 
@@ -86,9 +110,14 @@ static void *channel_thread(void *context)
 {
 	struct save_channel *channel = context;
 	struct ram_save *save = channel->save;
-	struct error *error = save->userfault ? ram_save_copied(channel) : save_in_place(channel);
-	int result = page_io_drain(channel->io);
+	struct error *error;
+	int result;
 
+	if (save->userfault)
+		error = ram_save_copied(channel);
+	else
+		error = save->options.sender ? send_in_place(channel) : save_in_place(channel);
+	result = page_io_drain(channel->io);
 	if (error)
 		ram_save_stop(save, error);
 	if (result < 0)
@@ -104,8 +133,9 @@ static struct error *create_channel(struct ram_save *save, struct save_channel *
 	if (!channel->scratch || !channel->base)
 		return error_system(ENOMEM, "a channel");
 	TRY(ram_presence_create(&channel->presence));
-	return page_io_create(snapshot_writer_fd(save->writer), save->options.direct, PAGE_IO_WRITE,
-			      write_ended, channel, &channel->io);
+	return page_io_create(save->writer ? snapshot_writer_fd(save->writer) : -1,
+			      save->options.direct, PAGE_IO_WRITE, write_ended, channel,
+			      &channel->io);
 }
 
 struct error *ram_save_run(struct ram_save *save)
@@ -173,9 +203,11 @@ static struct error *add_block(struct ram_save *save, struct ram_block *ram, uin
 	    .chunks = ram_chunks(ram),
 	    .unit_chunks = MAX(ram->page_size / CHUNK, (uint64_t)1),
 	    .first_unit = save->units,
+	    .first_chunk = save->chunks,
 	};
 	block->units = (block->chunks + block->unit_chunks - 1) / block->unit_chunks;
 	save->units += block->units;
+	save->chunks += block->chunks;
 	if (!save->options.base)
 		return NULL;
 	block->base = snapshot_file_block(save->options.base, ram->name);

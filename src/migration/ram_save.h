@@ -2,7 +2,8 @@
 /*
  * Writes guest memory to the places that a snapshot_writer gives its pages, with several channels:
  * threads that each take the next piece in the order of the file, find the pages that are not zero,
- * compute the checksum, and write.
+ * compute the checksum, and write. Or sends it as a sequential stream: the threads do the same but
+ * take turns at the end, so that one sends while the others prepare what comes next.
  *
  * Two ways. While the guest is paused, pages are written from where they are. While it runs, the
  * image is that of one moment all the same:
@@ -29,6 +30,7 @@
 #include "memory/memory_map.h"
 #include "memory/userfault.h"
 #include "snapshot/snapshot_file.h"
+#include "snapshot/snapshot_send.h"
 #include "snapshot/snapshot_writer.h"
 
 #define RAM_SAVE_CHANNELS_MAX 16
@@ -39,6 +41,8 @@ struct ram_save_options {
 	uint32_t channels;		  /* 1 to RAM_SAVE_CHANNELS_MAX */
 	bool direct;			  /* as the writer's */
 	const struct snapshot_file *base; /* as the writer's; NULL: none */
+	/* Where memory goes instead of to a writer, begun before the run; NULL: not. No base then. */
+	struct snapshot_sender *sender;
 };
 
 /*
@@ -48,7 +52,10 @@ struct ram_save_options {
 uint32_t ram_save_plan(const struct memory_map *map, struct snapshot_block_plan *plans,
 		       uint32_t maximum);
 
-/* For the blocks of @map, in the order of ram_save_plan. @map and @writer outlive it. */
+/*
+ * For the blocks of @map, in the order of ram_save_plan. @map and @writer (NULL with a sender), or
+ * the sender, outlive it.
+ */
 struct error *ram_save_create(const struct memory_map *map, struct snapshot_writer *writer,
 			      const struct ram_save_options *options,
 			      struct ram_save **save) MUST_CHECK;
@@ -63,7 +70,7 @@ struct error *ram_save_protect(struct ram_save *save) MUST_CHECK;
 
 /* Saves everything; returns when all of it is written (but not synced), or with an error. */
 struct error *ram_save_run(struct ram_save *save) MUST_CHECK;
-/* Makes ram_save_run return soon, with an error of code ECANCELED. */
+/* Makes ram_save_run return soon, with an error of code ECANCELED; a sender is cancelled as well. */
 void ram_save_cancel(struct ram_save *save);
 
 struct ram_save_progress {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One chunk, from its content to the file: which pages are not zero, which of them the base does
- * not have alike, the checksum, the writes. Runs on a channel's thread.
+ * One chunk, from its content to the file or the stream: which pages are not zero, which of them the
+ * base does not have alike, the checksum, the writes. Runs on a channel's thread.
  */
 #include <string.h>
 
@@ -69,6 +69,56 @@ static const uint8_t *whole_content(struct save_channel *channel, const uint8_t 
 	return channel->scratch;
 }
 
+/*
+ * Sends a chunk when no other thread is at it, those of a paused guest in their order: who reads, or
+ * compresses, then sees memory from one end to the other.
+ */
+static struct error *send_chunk(struct ram_save *save, const struct saved_block *block,
+				uint64_t chunk, uint64_t stored, struct snapshot_checksum checksum,
+				const uint8_t *bytes)
+{
+	uint64_t turn = block->first_chunk + chunk;
+	bool ordered = !save->userfault;
+	struct error *error = NULL;
+
+	if (!ordered && !stored)
+		return NULL;
+	pthread_mutex_lock(&save->lock);
+	while (!save->stopping && (save->sending || (ordered && save->next_sent != turn)))
+		pthread_cond_wait(&save->changed, &save->lock);
+	if (save->stopping) {
+		pthread_mutex_unlock(&save->lock);
+		return NULL;
+	}
+	save->sending = true;
+	pthread_mutex_unlock(&save->lock);
+	if (stored)
+		error = snapshot_sender_chunk(save->options.sender, block->index, chunk, stored,
+					      checksum, bytes);
+	pthread_mutex_lock(&save->lock);
+	save->sending = false;
+	save->next_sent = turn + 1;
+	pthread_cond_broadcast(&save->changed);
+	pthread_mutex_unlock(&save->lock);
+	return error;
+}
+
+/* Hands the pages to the channel's page_io, to be written to their places. */
+static void write_chunk(struct save_channel *channel, const struct saved_block *block,
+			uint64_t chunk, uint64_t stored, uint8_t *bytes, struct copy *copy)
+{
+	FOR_EACH_PAGE_RUN(run, stored)
+	{
+		if (copy)
+			copy->uses++;
+		page_io_submit(channel->io, bytes + run.first * PAGE, run.count * PAGE,
+			       snapshot_writer_page_offset(channel->save->writer, block->index,
+							   chunk * CHUNK_PAGES + run.first),
+			       copy);
+	}
+	page_io_poll(channel->io);
+}
+
 struct error *ram_save_chunk(struct save_channel *channel, const struct saved_block *block,
 			     uint64_t chunk, uint8_t *bytes, uint64_t present, struct copy *copy)
 {
@@ -84,18 +134,15 @@ struct error *ram_save_chunk(struct save_channel *channel, const struct saved_bl
 		TRY(compare_with_base(channel, block, chunk, content, checksum, &stored,
 				      &inherited));
 	}
-	snapshot_writer_set_chunk(save->writer, block->index, chunk, stored, inherited, checksum);
-	FOR_EACH_PAGE_RUN(run, stored)
-	{
-		if (copy)
-			copy->uses++;
-		page_io_submit(channel->io, bytes + run.first * PAGE, run.count * PAGE,
-			       snapshot_writer_page_offset(save->writer, block->index,
-							   chunk * CHUNK_PAGES + run.first),
-			       copy);
-		__atomic_fetch_add(&save->stored_bytes, run.count * PAGE, __ATOMIC_RELAXED);
+	if (save->options.sender) {
+		TRY(send_chunk(save, block, chunk, stored, checksum, bytes));
+	} else {
+		snapshot_writer_set_chunk(save->writer, block->index, chunk, stored, inherited,
+					  checksum);
+		write_chunk(channel, block, chunk, stored, bytes, copy);
 	}
-	page_io_poll(channel->io);
+	__atomic_fetch_add(&save->stored_bytes, (uint64_t)__builtin_popcountll(stored) * PAGE,
+			   __ATOMIC_RELAXED);
 	__atomic_fetch_add(&save->done_bytes, size, __ATOMIC_RELAXED);
 	return NULL;
 }

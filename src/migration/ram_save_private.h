@@ -39,7 +39,7 @@ struct saved_block {
 	uint32_t index;	 /* in the file */
 	uint64_t chunks; /* the last one may be shorter */
 	uint64_t unit_chunks, units;
-	uint64_t first_unit; /* in the count over all blocks */
+	uint64_t first_unit, first_chunk; /* in the count over all blocks */
 	const struct snapshot_block *base;
 	uint8_t *states;    /* enum unit_state, one a unit, atomic */
 	uint64_t *written;  /* units written while logging; atomic words */
@@ -64,7 +64,8 @@ struct ram_save {
 	struct saved_block *blocks;
 	uint32_t block_count;
 	uint64_t units;
-	uint64_t next_unit; /* atomic */
+	uint64_t next_unit; /* atomic; chunks, not units, of a paused guest that is sent */
+	uint64_t chunks;
 	struct save_channel *channels;
 
 	struct userfault *userfault; /* NULL: the guest is paused */
@@ -79,6 +80,8 @@ struct ram_save {
 	uint64_t open_units; /* not yet DONE, with copies not yet written */
 	struct error *error; /* the first one */
 	bool stopping;	     /* also read without the lock */
+	bool sending;	     /* a thread has its turn at the sender */
+	uint64_t next_sent; /* chunks of a paused guest are sent in their order: this one is next */
 
 	uint64_t done_bytes, stored_bytes, waited; /* atomic */
 };
@@ -95,7 +98,8 @@ struct saved_block *ram_save_block_of_unit(struct ram_save *save, uint64_t unit)
 
 /*
  * Writes the chunk's content at @bytes, of which pages outside @present are zeros whatever is
- * there. @copy is what @bytes belongs to, or NULL.
+ * there. @copy is what @bytes belongs to, or NULL. With a sender it has been sent when this returns,
+ * in its turn: every chunk of a paused guest must come here.
  */
 struct error *ram_save_chunk(struct save_channel *channel, const struct saved_block *block,
 			     uint64_t chunk, uint8_t *bytes, uint64_t present,
