@@ -6,7 +6,7 @@
  *   thread     a lazy restore that is under way ends; a running guest's memory is watched
  *   main loop  the moment: the guest stops, states of devices and processors go into the file's
  *              front; with --live the guest goes on at once
- *   thread     memory is written; the file is synced and put in place
+ *   thread     memory is written; the file is synced and put in place, or the stream ended
  *   main loop  the guest goes on; the owner is told
  *
  * Whatever fails, the guest goes on as it was.
@@ -25,7 +25,8 @@
 #include "migration/ram_save.h"
 #include "snapshot/snapshot_parts.h"
 
-#define LAZY_POLL_NS (5 * NS_PER_MS)
+#define LAZY_POLL_NS   (5 * NS_PER_MS)
+#define STREAM_THREADS 2 /* one sends while the other prepares what comes next */
 
 struct machine_save {
 	struct machine *machine;
@@ -34,8 +35,10 @@ struct machine_save {
 	void *context;
 
 	struct snapshot_file *base;
-	struct snapshot_writer *writer;
-	struct ram_save *memory; /* until it is written; the thread frees it */
+	struct snapshot_writer *writer; /* or: */
+	struct snapshot_sender *sender; /* freed by the thread, with the lock held */
+	struct snapshot_head *head;	/* of either */
+	struct ram_save *memory;	/* until it is written; the thread frees it */
 	pthread_t thread;
 	struct error *result;
 
@@ -57,8 +60,8 @@ static struct error *add_part(void *context, const struct state_part *part,
 {
 	struct machine_save *save = context;
 
-	return snapshot_writer_add_section(save->writer, part->name, part->instance, part->version,
-					   state);
+	return snapshot_head_add_section(save->head, part->name, part->instance, part->version,
+					 state);
 }
 
 static struct error *visit_part(struct machine_save *save, const struct state_part *part)
@@ -77,8 +80,8 @@ static struct error *add_configuration(struct machine_save *save)
 	json_decref(json);
 	if (!text)
 		return error_system(ENOMEM, "configuration");
-	return snapshot_writer_add_bytes(save->writer, MACHINE_CONFIG_SECTION, 0, 1, text,
-					 strlen(text));
+	return snapshot_head_add_bytes(save->head, MACHINE_CONFIG_SECTION, 0, 1, text,
+				       strlen(text));
 }
 
 static struct error *add_memory_layout(struct machine_save *save)
@@ -288,21 +291,35 @@ static void end_memory(struct machine_save *save)
 	ram_save_destroy(memory);
 }
 
+static void note_size(struct machine_save *save)
+{
+	struct machine_save_progress *progress = &save->progress;
+
+	pthread_mutex_lock(&save->lock);
+	if (save->sender) {
+		progress->file_size = progress->file_allocated = snapshot_sender_size(save->sender);
+	} else {
+		progress->file_size = snapshot_writer_size(save->writer);
+		progress->file_allocated = snapshot_writer_allocated(save->writer);
+	}
+	pthread_mutex_unlock(&save->lock);
+}
+
 static struct error *do_save(struct machine_save *save)
 {
 	TRY(wait_for_lazy_restore(save));
 	if (save->options.live)
 		TRY(ram_save_watch(save->memory, save->machine->userfault));
 	TRY(wait_for_moment(save));
+	if (save->sender)
+		TRY(snapshot_sender_begin(save->sender));
 	TRY(ram_save_run(save->memory));
 	end_memory(save);
 	if (is_cancelled(save))
 		return cancelled();
-	TRY(snapshot_writer_finish(save->writer));
-	pthread_mutex_lock(&save->lock);
-	save->progress.file_size = snapshot_writer_size(save->writer);
-	save->progress.file_allocated = snapshot_writer_allocated(save->writer);
-	pthread_mutex_unlock(&save->lock);
+	TRY(save->sender ? snapshot_sender_finish(save->sender)
+			 : snapshot_writer_finish(save->writer));
+	note_size(save);
 	return NULL;
 }
 
@@ -313,8 +330,11 @@ static void *save_thread(void *context)
 	save->result = do_save(save);
 	if (save->memory)
 		end_memory(save);
-	/* A partial file goes before anybody is told. */
+	/* A partial file goes before anybody is told, and who reads a stream sees its end. */
 	snapshot_writer_destroy(TAKE_PTR(save->writer));
+	pthread_mutex_lock(&save->lock);
+	snapshot_sender_destroy(TAKE_PTR(save->sender));
+	pthread_mutex_unlock(&save->lock);
 	error_free(post(save, tell)); /* fails without memory for a list entry only */
 	return NULL;
 }
@@ -345,7 +365,16 @@ static struct error *prepare(struct machine_save *save)
 		TRY(error_prefix(userfault_supports(machine->memory[i]), "live"));
 	for (uint32_t i = 0; save->options.live && i < machine->config.elastic_count; i++)
 		TRY(error_prefix(userfault_supports(machine->elastic[i].block), "live"));
-	TRY(snapshot_writer_create(&writer, plans, blocks, &save->writer));
+	if (save->options.stream) {
+		TRY(snapshot_sender_create(TAKE_PTR(save->options.stream), plans, blocks,
+					   &save->sender));
+		save->head = snapshot_sender_head(save->sender);
+		memory.sender = save->sender;
+		memory.channels = STREAM_THREADS;
+	} else {
+		TRY(snapshot_writer_create(&writer, plans, blocks, &save->writer));
+		save->head = snapshot_writer_head(save->writer);
+	}
 	return ram_save_create(machine->map, save->writer, &memory, &save->memory);
 }
 
@@ -353,6 +382,8 @@ static void save_free(struct machine_save *save)
 {
 	ram_save_destroy(save->memory);
 	snapshot_writer_destroy(save->writer);
+	snapshot_sender_destroy(save->sender);
+	channel_close(save->options.stream);
 	snapshot_file_close(save->base);
 	error_free(save->result);
 	error_free(save->moment_error);
@@ -363,22 +394,46 @@ static void save_free(struct machine_save *save)
 	free(save);
 }
 
-struct error *machine_save_start(struct machine *machine,
-				 const struct machine_save_options *options,
-				 void (*done)(void *context, struct error *error), void *context,
-				 struct machine_save **result)
+/* What cannot be done now, or not with a stream, before anything is made for it. */
+static struct error *check_start(const struct machine *machine,
+				 const struct machine_save_options *options)
 {
-	struct machine_save *save;
-	struct error *error;
-
 	if (machine->state == MACHINE_SHUTDOWN)
 		return error_new(EPERM, "the machine is shutting down");
 	if (machine->saving)
 		return error_new(EBUSY,
 				 "a save is under way already: wait for it or cancel its job");
-	save = calloc(1, sizeof(*save));
-	if (!save)
-		return error_system(ENOMEM, "a save");
+	if (!options->stream)
+		return NULL;
+	if (options->direct)
+		return error_usage("direct: needs a file, and %s takes bytes only in their order",
+				   options->path);
+	if (options->base)
+		return error_usage("base: needs a file, and %s takes bytes only in their order",
+				   options->path);
+	if (options->channels > 1)
+		return error_usage("channels: %u need a file, and %s takes bytes only in their "
+				   "order: use 1",
+				   options->channels, options->path);
+	return NULL;
+}
+
+struct error *machine_save_start(struct machine *machine,
+				 const struct machine_save_options *options,
+				 void (*done)(void *context, struct error *error), void *context,
+				 struct machine_save **result)
+{
+	struct machine_save *save = NULL;
+	struct error *error = check_start(machine, options);
+
+	if (!error) {
+		save = calloc(1, sizeof(*save));
+		error = save ? NULL : error_system(ENOMEM, "a save");
+	}
+	if (error) {
+		channel_close(options->stream);
+		return error;
+	}
 	pthread_mutex_init(&save->lock, NULL);
 	pthread_cond_init(&save->changed, NULL);
 	save->machine = machine;
@@ -405,6 +460,8 @@ void machine_save_cancel(struct machine_save *save)
 	save->cancelled = true;
 	if (save->memory)
 		ram_save_cancel(save->memory);
+	if (save->sender)
+		snapshot_sender_cancel(save->sender);
 	pthread_cond_broadcast(&save->changed);
 	pthread_mutex_unlock(&save->lock);
 }

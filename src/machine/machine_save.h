@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Saving a machine into a snapshot file (docs/snapshot-format.md), while it is paused or, as it is
- * at one moment, while it runs.
+ * Saving a machine into a snapshot file, or as a sequential stream (docs/snapshot-format.md), while
+ * it is paused or, as it is at one moment, while it runs.
  *
  * Main thread. The work is done by a thread of the save's own, which tells the main loop.
  */
@@ -11,11 +11,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/channel.h"
 #include "base/error.h"
 #include "machine/machine.h"
 
 struct machine_save_options {
-	const char *path;  /* a name for the file */
+	const char *path; /* a name for the file, or for messages about the stream */
+	/*
+	 * Where the snapshot goes as a sequential stream instead of into a file, taken over by
+	 * machine_save_start also on error; NULL: into a file. One channel then, not direct, no base.
+	 */
+	struct channel *stream;
 	uint32_t channels; /* 1 to RAM_SAVE_CHANNELS_MAX */
 	bool direct;	   /* pages go past the page cache */
 	bool live;	   /* the guest runs on meanwhile */
@@ -27,7 +33,7 @@ struct machine_save_progress {
 	uint64_t stored;      /* bytes of pages written */
 	uint64_t waited;      /* pieces of memory that somebody wrote to before their turn */
 	int64_t paused_ns;    /* how long the guest stood still, so far */
-	uint64_t file_size, file_allocated; /* once it has succeeded */
+	uint64_t file_size, file_allocated; /* once it has succeeded; of a stream, what was sent */
 };
 
 struct machine_save;
