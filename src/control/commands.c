@@ -6,11 +6,17 @@
  */
 #include "control/commands.h"
 
+#include <unistd.h>
+
 #include "control/control.h"
+#include "control/qmp_server.h"
 
 const struct qmp_command control_commands[] = {
     {"query-version", command_query_version, {}},
     {"query-commands", command_query_commands, {}},
+
+    {"getfd", command_getfd, {{"fdname", QMP_STRING, false}}},
+    {"closefd", command_closefd, {{"fdname", QMP_STRING, false}}},
 
     {"query-status", command_query_status, {}},
     {"query-name", command_query_name, {}},
@@ -78,4 +84,28 @@ struct error *command_query_version(void *context, json_t *arguments, json_t **r
 {
 	*result = qmp_version();
 	return NULL;
+}
+
+static struct error *descriptors_of_client(const struct control *control,
+					   struct qmp_descriptors **descriptors)
+{
+	*descriptors = qmp_server_descriptors(control->server);
+	return *descriptors ? NULL : error_new(EINVAL, "there is no connection");
+}
+
+struct error *command_getfd(void *context, json_t *arguments, json_t **result)
+{
+	struct qmp_descriptors *descriptors;
+
+	TRY(descriptors_of_client(context, &descriptors));
+	return qmp_descriptors_name(descriptors, qmp_string(arguments, "fdname", NULL));
+}
+
+struct error *command_closefd(void *context, json_t *arguments, json_t **result)
+{
+	struct qmp_descriptors *descriptors;
+	AUTO_CLOSE int fd = -1;
+
+	TRY(descriptors_of_client(context, &descriptors));
+	return qmp_descriptors_take(descriptors, qmp_string(arguments, "fdname", NULL), &fd);
 }

@@ -17,6 +17,8 @@
 /* commands.c */
 DECLARE_COMMAND(query_commands);
 DECLARE_COMMAND(query_version);
+DECLARE_COMMAND(getfd);
+DECLARE_COMMAND(closefd);
 
 /* commands_machine.c */
 DECLARE_COMMAND(query_status);

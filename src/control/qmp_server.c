@@ -35,6 +35,7 @@ struct qmp_client {
 	struct event_source *source;
 	struct qmp_framer framer;
 	struct qmp_session session;
+	struct qmp_descriptors descriptors;
 	char *output;
 	size_t output_start, output_end, output_capacity; /* bytes */
 	bool ended; /* the client sends no more; close when it has read everything */
@@ -48,7 +49,8 @@ struct qmp_server {
 	void *context;
 	struct qmp_client *clients;
 	uint32_t count;
-	uint32_t inside; /* handlers that hold a client pointer */
+	uint32_t inside;	    /* handlers that hold a client pointer */
+	struct qmp_client *current; /* whose command runs, or NULL */
 };
 
 static size_t output_waiting(const struct qmp_client *client)
@@ -69,6 +71,7 @@ static void client_free(struct qmp_client *client)
 {
 	client_drop(client);
 	qmp_framer_clear(&client->framer);
+	qmp_descriptors_clear(&client->descriptors);
 	free(client->output);
 	free(client);
 }
@@ -196,17 +199,57 @@ static void client_write_json(struct qmp_client *client, json_t *message)
 static void client_message(void *context, const char *text, size_t size)
 {
 	struct qmp_client *client = context;
+	struct qmp_server *server = client->server;
+	json_t *answer;
 
-	if (client->fd >= 0)
-		client_write_json(client,
-				  qmp_dispatch(client->server->commands, client->server->context,
-					       &client->session, text, size));
+	if (client->fd < 0)
+		return;
+	server->current = client;
+	answer = qmp_dispatch(server->commands, server->context, &client->session, text, size);
+	server->current = NULL;
+	client_write_json(client, answer);
+}
+
+struct qmp_descriptors *qmp_server_descriptors(const struct qmp_server *server)
+{
+	return server && server->current ? &server->current->descriptors : NULL;
+}
+
+/* As recv, and keeps the descriptors that came along; what does not fit the kernel closes. */
+static ssize_t receive_some(struct qmp_client *client, void *buffer, size_t size)
+{
+	union {
+		struct cmsghdr header; /* for its alignment */
+		char bytes[CMSG_SPACE(QMP_DESCRIPTORS_WAITING * sizeof(int))];
+	} control;
+	struct iovec part = {buffer, size};
+	struct msghdr message = {.msg_iov = &part,
+				 .msg_iovlen = 1,
+				 .msg_control = control.bytes,
+				 .msg_controllen = sizeof(control.bytes)};
+	ssize_t received = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (received < 0)
+		return received;
+	for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header;
+	     header = CMSG_NXTHDR(&message, header)) {
+		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t at = 0; CMSG_LEN(at + sizeof(int)) <= header->cmsg_len;
+		     at += sizeof(int)) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(header) + at, sizeof(fd));
+			qmp_descriptors_add(&client->descriptors, fd);
+		}
+	}
+	return received;
 }
 
 static void client_receive(struct qmp_client *client)
 {
 	char buffer[READ_SIZE];
-	ssize_t received = recv(client->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
+	ssize_t received = receive_some(client, buffer, sizeof(buffer));
 	int failure;
 
 	if (received < 0) {

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/event_loop.h"
+#include "control/qmp_descriptors.h"
 #include "control/qmp_dispatch.h"
 
 #define QMP_CLIENTS_MAX 64
@@ -26,6 +27,11 @@ struct error *qmp_server_create(struct event_loop *loop, const char *path,
 void qmp_server_destroy(struct qmp_server *server);
 /* Sends @event to every client that negotiated. */
 void qmp_server_broadcast(struct qmp_server *server, json_t *event);
+/*
+ * In a command: what the client that sent it has sent along. NULL when no client did (@server may be
+ * NULL: it was the fuzzer).
+ */
+struct qmp_descriptors *qmp_server_descriptors(const struct qmp_server *server);
 /* How many are connected; 0 for NULL. */
 uint32_t qmp_server_clients(const struct qmp_server *server);
 

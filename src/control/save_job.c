@@ -86,14 +86,18 @@ struct error *save_job_start(struct jobs *jobs, struct machine *machine,
 			     struct job **job)
 {
 	struct save_job *save = calloc(1, sizeof(*save));
+	char *file = strdup(options->path);
 	struct error *error;
 
-	if (!save)
+	if (!save || !file) {
+		free(save);
+		free(file);
+		channel_close(options->stream);
 		return error_system(ENOMEM, "save job");
+	}
 	save->live = options->live;
-	save->file = strdup(options->path);
-	error = save->file ? machine_save_start(machine, options, save_job_done, save, &save->save)
-			   : error_system(ENOMEM, "save job");
+	save->file = file;
+	error = machine_save_start(machine, options, save_job_done, save, &save->save);
 	if (!error)
 		error = job_start(jobs, &save->job, &save_job_ops, id, NULL);
 	if (error) {

@@ -9,7 +9,10 @@
 #include "control/jobs.h"
 #include "machine/machine_save.h"
 
-/* Starts a save of @machine and a job for it; @id as in job_start. On an error nothing has changed. */
+/*
+ * Starts a save of @machine and a job for it; @id as in job_start. Takes @options->stream over. On
+ * an error nothing has changed.
+ */
 struct error *save_job_start(struct jobs *jobs, struct machine *machine,
 			     const struct machine_save_options *options, const char *id,
 			     struct job **job) MUST_CHECK;
