@@ -268,8 +268,9 @@ static void give_back(const struct memory_region *region, uint64_t offset, uint6
 
 	if (!failure)
 		return;
-	log_error("memory '%s': cannot return %" PRIu64 " bytes to the host: %s",
-		  region->block->name, size, strerrordesc_np(-failure));
+	if (failure != -ENOSPC) /* which a guest can bring about, of a clone */
+		log_error("memory '%s': cannot return %" PRIu64 " bytes to the host: %s",
+			  region->block->name, size, strerrordesc_np(-failure));
 	ram_block_clear(region->block, region->block_offset + offset, size);
 }
 

@@ -232,14 +232,17 @@ static void mappings_of_the_file_have_a_limit(void **state)
 
 /*
  * A balloon may take every other page. What the host has no mapping for is refused, and what a
- * process needs besides is left to it.
+ * process needs besides is left to it. An unplug cannot be refused for that: what is plugged again
+ * is zeros all the same.
  */
-static void checkered_discards_leave_mappings_for_others(void **state)
+static void checkered_discards_leave_mappings_to_others(void **state)
 {
 	struct fixture *fixture = *state;
 	struct ram_backing_options options = {.backing = RAM_BACKING_ANON, .host_node = -1};
 	const uint64_t pages = 65536 * 2;
 	uint64_t *stored = bitmap_create(pages), limit = 0, refused = 0;
+	struct memory_region *region;
+	struct memory_map *map;
 	struct ram_clone_source source = {
 	    .fd = fixture->fd, .stored = stored, .mappings_max = 1000};
 	AUTO_FCLOSE FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
@@ -250,6 +253,9 @@ static void checkered_discards_leave_mappings_for_others(void **state)
 	assert_int_equal(ftruncate(fixture->fd, (off_t)(pages * PAGE)), 0);
 	bitmap_set_range(stored, 0, pages);
 	assert_no_error(ram_block_create("x", &options, pages * PAGE, &block));
+	assert_no_error(memory_map_create(&map));
+	assert_no_error(memory_map_add(map, GIB(4), block->size, block, 0, PAGE, &region));
+	assert_int_equal(memory_region_plug(map, region, 0, block->size), 0);
 	assert_no_error(ram_clone_attach(block, &source));
 	for (uint64_t page = 1; page < pages; page += 2) {
 		int result = ram_block_discard(block, page * PAGE, PAGE);
@@ -259,14 +265,18 @@ static void checkered_discards_leave_mappings_for_others(void **state)
 	}
 	assert_true(refused > 0);
 	assert_in_range(count_mappings(), limit / 2, limit / 4 * 3 + 64);
+	block->host[(pages - 1) * PAGE] = 1;
+	assert_int_equal(memory_region_unplug(map, region, (pages - 1) * PAGE, PAGE), 0);
+	assert_int_equal(memory_region_plug(map, region, (pages - 1) * PAGE, PAGE), 0);
+	pages_are(block->host, pages - 1, pages, true);
 	/* What makes them fewer is never refused, and makes room. */
 	assert_int_equal(ram_block_discard(block, 0, pages * PAGE), 0);
 	assert_in_range(count_mappings(), 0, 500);
+	memory_map_destroy(map);
 	ram_block_destroy(block);
 	free(stored);
 }
 
-/* Unplugging cannot be refused for want of mappings, and what is plugged again is zeros. */
 static void what_must_go_is_cleared_where_it_cannot_be_given_back(void **state)
 {
 	struct fixture *fixture = *state;
@@ -294,7 +304,7 @@ int main(void)
 	    CLONE_TEST(own_and_shared_pages_are_told_apart),
 	    CLONE_TEST(what_is_there_is_known_without_a_look),
 	    CLONE_TEST(mappings_of_the_file_have_a_limit),
-	    CLONE_TEST(checkered_discards_leave_mappings_for_others),
+	    CLONE_TEST(checkered_discards_leave_mappings_to_others),
 	    CLONE_TEST(what_must_go_is_cleared_where_it_cannot_be_given_back),
 	    CLONE_TEST(its_pages_cannot_be_watched),
 	};
