@@ -305,6 +305,17 @@ static void note_size(struct machine_save *save)
 	pthread_mutex_unlock(&save->lock);
 }
 
+/* What goes wrong with memory goes wrong with the file, mostly. */
+static struct error *write_memory(struct machine_save *save)
+{
+	struct error *error = ram_save_run(save->memory);
+
+	end_memory(save);
+	if (!error || is_cancelled(save))
+		return error;
+	return error_prefix(error, "%s", save->options.path);
+}
+
 static struct error *do_save(struct machine_save *save)
 {
 	TRY(wait_for_lazy_restore(save));
@@ -313,8 +324,7 @@ static struct error *do_save(struct machine_save *save)
 	TRY(wait_for_moment(save));
 	if (save->sender)
 		TRY(snapshot_sender_begin(save->sender));
-	TRY(ram_save_run(save->memory));
-	end_memory(save);
+	TRY(write_memory(save));
 	if (is_cancelled(save))
 		return cancelled();
 	TRY(save->sender ? snapshot_sender_finish(save->sender)
