@@ -23,11 +23,6 @@
 	(VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_DRIVER_OK |              \
 	 VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_FAILED)
 
-enum quiesce_reason {
-	QUIESCE_MACHINE = 1,	/* the machine is paused */
-	QUIESCE_BUS_MASTER = 2, /* the guest turned bus mastering off */
-};
-
 static uint8_t get_status(const struct virtio_device *device)
 {
 	return __atomic_load_n(&device->status, __ATOMIC_ACQUIRE);
@@ -132,8 +127,12 @@ static void device_reset(struct virtio_device *device)
 	for (uint16_t i = 0; i < device->queue_count; i++)
 		virtqueue_reset(&device->queues[i].ring);
 	device->driver_features = 0;
+	device->quiesce_reasons &= ~VIRTIO_QUIESCE_ABANDONED;
+	__atomic_store_n(&device->quiesced, device->quiesce_reasons != 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&device->status, 0, __ATOMIC_RELEASE);
 }
+
+static void take_up_again(struct virtio_device *device);
 
 /* Starts the device if the driver is ready and nothing holds it back. */
 static void try_activate(struct virtio_device *device)
@@ -160,6 +159,8 @@ void virtio_device_set_status(struct virtio_device *device, uint8_t status)
 		virtio_device_needs_reset(device, "DRIVER_OK without FEATURES_OK");
 	}
 	__atomic_fetch_or(&device->status, added, __ATOMIC_ACQ_REL);
+	if (added & VIRTIO_STATUS_DRIVER_OK)
+		take_up_again(device);
 	try_activate(device);
 }
 
@@ -211,7 +212,7 @@ void virtio_device_write_config(struct virtio_device *device, uint32_t offset, c
 /* What quiesce, resume and the replay of doorbells carry to a loop. */
 struct loop_request {
 	struct virtio_device *device;
-	enum quiesce_reason reason;
+	enum virtio_quiesce_reason reason;
 	uint16_t queue;
 };
 
@@ -287,23 +288,47 @@ static void resume_on_loop(void *context)
 
 void virtio_device_quiesce(struct virtio_device *device)
 {
-	struct loop_request request = {.device = device, .reason = QUIESCE_MACHINE};
+	struct loop_request request = {.device = device, .reason = VIRTIO_QUIESCE_MACHINE};
 
 	event_loop_call(device->loop, quiesce_on_loop, &request);
 }
 
 void virtio_device_resume(struct virtio_device *device)
 {
-	struct loop_request request = {.device = device, .reason = QUIESCE_MACHINE};
+	struct loop_request request = {.device = device, .reason = VIRTIO_QUIESCE_MACHINE};
 
 	event_loop_call(device->loop, resume_on_loop, &request);
 }
 
+static void take_up_again(struct virtio_device *device)
+{
+	struct loop_request request = {.device = device, .reason = VIRTIO_QUIESCE_ABANDONED};
+
+	resume_on_loop(&request);
+}
+
+/*
+ * The queues may belong to a kernel that is no more: the next one turns bus mastering on before it
+ * resets the device, and by then what those queues point to is its own memory. So turning it off
+ * takes DRIVER_OK away, as QEMU does, until a driver sets it (again).
+ */
+static void bus_master_off_on_loop(void *context)
+{
+	struct loop_request *request = context;
+	struct virtio_device *device = request->device;
+
+	quiesce_on_loop(request);
+	if (!device->active)
+		return;
+	device->quiesce_reasons |= VIRTIO_QUIESCE_ABANDONED;
+	__atomic_fetch_and(&device->status, (uint8_t)~VIRTIO_STATUS_DRIVER_OK, __ATOMIC_ACQ_REL);
+}
+
 void virtio_device_set_bus_master(struct virtio_device *device, bool enable)
 {
-	struct loop_request request = {.device = device, .reason = QUIESCE_BUS_MASTER};
+	struct loop_request request = {.device = device, .reason = VIRTIO_QUIESCE_BUS_MASTER};
 
-	event_loop_call(device->loop, enable ? resume_on_loop : quiesce_on_loop, &request);
+	event_loop_call(device->loop, enable ? resume_on_loop : bus_master_off_on_loop, &request);
 }
 
 static json_t *describe_status(uint8_t status)

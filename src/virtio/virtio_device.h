@@ -90,6 +90,13 @@ struct virtio_device_ops {
 	void (*destroy)(struct virtio_device *device);
 };
 
+/* Why a device is quiesced; a bit each. */
+enum virtio_quiesce_reason {
+	VIRTIO_QUIESCE_MACHINE = 1,    /* the machine is paused */
+	VIRTIO_QUIESCE_BUS_MASTER = 2, /* the guest turned bus mastering off */
+	VIRTIO_QUIESCE_ABANDONED = 4,  /* it did so while the device was in use */
+};
+
 struct virtio_queue {
 	struct virtqueue ring;
 	struct event_loop *loop; /* where queue_notify runs; default: the device's loop */
@@ -121,9 +128,9 @@ struct virtio_device {
 	uint32_t config_generation;
 	struct virtio_queue *queues;
 	uint16_t queue_count;
-	bool quiesced; /* by whom: quiesce_reasons, private to virtio_device.c */
-	uint8_t quiesce_reasons;
-	bool active; /* ops->activate was called since the last reset */
+	bool quiesced;		 /* for any reason */
+	uint8_t quiesce_reasons; /* enum virtio_quiesce_reason; device's loop */
+	bool active;		 /* ops->activate was called since the last reset */
 	bool loaded; /* with a state, and not resumed since; private to virtio_device*.c */
 	/* See virtio_device_init. */
 	void (*state)(struct virtio_device *device, struct state *state);
@@ -190,8 +197,9 @@ void virtio_device_write_config(struct virtio_device *device, uint32_t offset, c
 				uint32_t size);
 /*
  * For the transport: whether the device may master the bus. When it may not it is quiesced, since a
- * kernel that is about to start another one (kexec) turns bus mastering off to stop all DMA. Any
- * thread but a queue's.
+ * kernel that is about to start another one (kexec) turns bus mastering off to stop all DMA. A
+ * device that was in use then stays quiesced, its DRIVER_OK cleared, until a reset or a driver that
+ * sets it again. Any thread but a queue's.
  */
 void virtio_device_set_bus_master(struct virtio_device *device, bool enable);
 /* For the machine: from its thread; idempotent; done on the device's loop when they return. */

@@ -67,7 +67,7 @@ static void common_state(struct virtio_device *device, struct state *state)
 		    !(status & VIRTIO_STATUS_DRIVER_OK) || status & VIRTIO_STATUS_FEATURES_OK,
 		    "status", "has DRIVER_OK without FEATURES_OK");
 	state_bool(state, "active", &device->active);
-	state_check(state, !device->active || status & VIRTIO_STATUS_DRIVER_OK, "active",
+	state_check(state, !device->active || status & VIRTIO_STATUS_FEATURES_OK, "active",
 		    "is set without a driver");
 	state_u64(state, "driver features", &features);
 	state_u32(state, "config generation", &generation);
@@ -79,6 +79,9 @@ static void common_state(struct virtio_device *device, struct state *state)
 	else
 		device->driver_features = features;
 	__atomic_store_n(&device->config_generation, generation, __ATOMIC_RELEASE);
+	/* In use once, and abandoned when its bus mastering went off. */
+	if (device->active && !(status & VIRTIO_STATUS_DRIVER_OK))
+		device->quiesce_reasons |= VIRTIO_QUIESCE_ABANDONED;
 	/* The device is quiesced: nothing comes of it yet. */
 	__atomic_store_n(&device->status, status, __ATOMIC_RELEASE);
 }

@@ -596,9 +596,44 @@ static void without_bus_mastering_the_device_is_quiesced(void **state)
 	virtio_device_quiesce(&f->device);
 	virtio_device_resume(&f->device);
 	assert_false(virtio_device_running(&f->device));
+}
+
+/* The next kernel turns bus mastering on before it resets: until then the queues are the old one's. */
+static void queues_from_before_bus_mastering_went_off_are_not_used(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f);
+	notified_exactly(f, 0, 1);
+	pci_function_config_write(f->function, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	bar_write(f, NOTIFY, 2, 0);
 	enable_bus(f);
+	assert_false(virtio_device_running(&f->device));
+	assert_int_equal(f->resumes, 0);
+	assert_int_equal(bar_read(f, 20, 1), 0xb);
+	bar_write(f, NOTIFY, 2, 0);
+	usleep(5000);
+	assert_int_equal(notifications(f, 0), 1);
+	bar_write(f, 20, 1, 0); /* a reset makes it a new device */
+	start(f);
+	assert_true(virtio_device_running(&f->device));
+	assert_int_equal(f->activations, 2);
+	notified_exactly(f, 0, 2);
+}
+
+static void a_driver_takes_its_queues_up_again_with_driver_ok(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f);
+	notified_exactly(f, 0, 1);
+	pci_function_config_write(f->function, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	enable_bus(f);
+	bar_write(f, 20, 1, 0xf);
 	assert_true(virtio_device_running(&f->device));
 	assert_int_equal(f->resumes, 1);
+	assert_int_equal(f->activations, 1);
+	notified_exactly(f, 0, 2);
 }
 
 static void a_driver_that_is_ready_before_bus_mastering_starts_with_it(void **state)
@@ -864,6 +899,8 @@ static void a_device_that_may_not_master_the_bus_stays_stopped(void **state)
 	assert_int_equal(other->resumes, 0);
 	pci_function_config_write(other->function, PCI_COMMAND, 2,
 				  PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	assert_int_equal(other->resumes, 0);
+	bar_write(other, 20, 1, 0xf); /* a driver that stays takes it up again */
 	assert_int_equal(other->resumes, 1);
 	assert_int_equal(other->messages, QUEUES);
 	teardown(&other_state);
@@ -921,6 +958,8 @@ int main(void)
 	    TEST(a_queue_with_its_own_loop_is_notified_there),
 	    TEST(doorbells_of_a_quiesced_device_are_replayed),
 	    TEST(without_bus_mastering_the_device_is_quiesced),
+	    TEST(queues_from_before_bus_mastering_went_off_are_not_used),
+	    TEST(a_driver_takes_its_queues_up_again_with_driver_ok),
 	    TEST(a_driver_that_is_ready_before_bus_mastering_starts_with_it),
 	    TEST(a_queue_interrupts_through_its_vector),
 	    TEST(without_msix_the_isr_tells_once),
