@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "machine/machine.h"
 
-/* A new reference; NULL when memory is short. */
+/* A new reference; NULL when a text is not UTF-8 (so a file's name may be) or memory is short. */
 json_t *machine_config_to_json(const struct machine_config *config);
 /* Fills *@config, which is released with machine_config_clear in any case, and checks it. */
 struct error *machine_config_from_json(const json_t *json,

@@ -58,7 +58,8 @@ struct error *machine_restore_config(const struct snapshot_file *file,
 				 file->path);
 	if (!section)
 		return error_new(EINVAL, "'%s' has no section " MACHINE_CONFIG_SECTION, file->path);
-	json = json_loadb((const char *)section->bytes, section->size, 0, &problem);
+	json = json_loadb((const char *)section->bytes, section->size, JSON_REJECT_DUPLICATES,
+			  &problem);
 	if (!json)
 		return error_new(EINVAL,
 				 "'%s': section " MACHINE_CONFIG_SECTION " at offset %#lx: %s",

@@ -79,7 +79,8 @@ static struct error *add_configuration(struct machine_save *save)
 
 	json_decref(json);
 	if (!text)
-		return error_system(ENOMEM, "configuration");
+		return error_new(EINVAL, "a name or an option of the machine is not UTF-8 text, as "
+					 "its configuration in a snapshot must be");
 	return snapshot_head_add_bytes(save->head, MACHINE_CONFIG_SECTION, 0, 1, text,
 				       strlen(text));
 }
