@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Loading guest memory, see ram_load.h. Channels take stripes of chunks in the order of the file. A
- * chunk whose pages all lie in this file is read to its place and verified when its last page has
- * arrived; one that has pages in a base goes through a buffer, put together by snapshot_chunk_read.
+ * Loading guest memory, see ram_load.h. Channels take pieces of 1 MiB in the order of the file. A
+ * piece is read into a buffer, verified there, while the processor's caches still have it, and then
+ * put in place; meanwhile the channel's other pieces are being read. Chunks that have pages in a base
+ * are put together by snapshot_chunk_read.
+ *
+ * Measured with 1 GiB of memfd from a disk, O_DIRECT: 0.82 s of processor time when pages were read to
+ * their places at once (nearly all of it the host making and mapping a page at a time), 0.45 s so.
  */
 #include "migration/ram_load.h"
 
@@ -10,30 +14,38 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/bitmap.h"
 #include "base/checked.h"
+#include "base/log.h"
 #include "base/thread.h"
 #include "migration/page_io.h"
 #include "migration/ram_blocks.h"
+#include "migration/ram_place.h"
 
-#define PAGE	    SNAPSHOT_PAGE_SIZE
-#define CHUNK	    SNAPSHOT_CHUNK_SIZE
-#define STRIPE	    16 /* chunks that a channel takes at once */
-#define CHUNKS_OPEN 64 /* chunks of one channel that are being read */
+#define PAGE	     SNAPSHOT_PAGE_SIZE
+#define CHUNK	     SNAPSHOT_CHUNK_SIZE
+#define CHUNK_PAGES  SNAPSHOT_CHUNK_PAGES
+#define PIECE_CHUNKS 4
+#define PIECE	     (PIECE_CHUNKS * CHUNK)
+#define PIECES_OPEN  8	/* of one channel that are being read */
+#define GAP_MAX	     16 /* pages that are not stored, and read all the same to save a request */
 
 struct loaded_block {
 	struct ram_block *block;
 	const struct snapshot_block *source;
-	uint64_t chunks, first_chunk; /* the latter in the count over all blocks */
+	uint64_t chunks, pieces;
+	uint64_t first_piece; /* in the count over all blocks */
+	bool written;	      /* as ram_place_is_written says */
 };
 
-/* A chunk that is being read to its place. */
-struct open_chunk {
-	struct open_chunk *next_free;
+struct piece {
+	struct piece *next_free;
 	const struct loaded_block *block;
-	uint64_t chunk;
-	uint32_t uses; /* reads under way, and one while they are submitted */
+	uint64_t first, count; /* chunks of the block */
+	uint32_t uses;	       /* reads under way, and one while they are submitted */
+	uint8_t *bytes;
 };
 
 struct load_channel {
@@ -41,8 +53,8 @@ struct load_channel {
 	pthread_t thread;
 	bool started;
 	struct page_io *io;
-	uint8_t *scratch; /* a chunk */
-	struct open_chunk open[CHUNKS_OPEN], *free;
+	uint8_t *buffer; /* of all pieces */
+	struct piece pieces[PIECES_OPEN], *free;
 };
 
 struct ram_load {
@@ -51,8 +63,8 @@ struct ram_load {
 	int fd; /* of the file, with O_DIRECT if wanted */
 	struct loaded_block *blocks;
 	uint32_t block_count;
-	uint64_t chunks;
-	uint64_t next_chunk; /* atomic */
+	uint64_t pieces;
+	uint64_t next_piece; /* atomic */
 	struct load_channel *channels;
 	pthread_mutex_t lock; /* guards error */
 	struct error *error;  /* the first one */
@@ -162,137 +174,166 @@ struct error *ram_load_check(const struct memory_map *map, const struct snapshot
 	return NULL;
 }
 
-/* --- One chunk --------------------------------------------------------------------------------- */
+/* --- One piece --------------------------------------------------------------------------------- */
 
-static uint8_t *place_of(const struct loaded_block *block, uint64_t chunk)
+static bool is_stopping(const struct ram_load *load)
 {
-	return block->block->host + chunk * CHUNK;
+	return __atomic_load_n(&load->stopping, __ATOMIC_RELAXED);
 }
 
-/* The checksum is over the whole chunk; pages that the file does not have must not be touched. */
-static bool is_intact(struct load_channel *channel, const struct loaded_block *block,
-		      uint64_t chunk)
+/* The checksum is over the whole chunk; what the file has where no page is stored means nothing. */
+static bool is_intact(const struct piece *piece, uint64_t chunk, uint8_t *bytes)
 {
-	uint64_t size = ram_chunk_size(block->block, chunk);
-	uint64_t stored = block->source->stored[chunk];
-	const uint8_t *content = place_of(block, chunk);
+	const struct snapshot_block *source = piece->block->source;
+	uint64_t size = ram_chunk_size(piece->block->block, chunk);
 
-	if (!block->source->checksums)
+	if (!source->checksums)
 		return true;
-	if (stored != ram_page_mask(size)) {
-		memset(channel->scratch, 0, size);
-		FOR_EACH_PAGE_RUN(run, stored)
-		memcpy(channel->scratch + run.first * PAGE, content + run.first * PAGE,
-		       run.count * PAGE);
-		content = channel->scratch;
+	FOR_EACH_PAGE_RUN(run, ~source->stored[chunk] & ram_page_mask(size))
+	memset(bytes + run.first * PAGE, 0, run.count * PAGE);
+	return snapshot_checksum_equal(snapshot_checksum(bytes, size), source->checksums[chunk]);
+}
+
+/* Runs of pages go to their places, from chunk to chunk. */
+static struct error *place_piece(struct ram_load *load, const struct piece *piece)
+{
+	const struct loaded_block *block = piece->block;
+	uint64_t masks[PIECE_CHUNKS] = {0}, end = piece->count * CHUNK_PAGES, next;
+
+	for (uint64_t i = 0; i < piece->count; i++)
+		masks[i] = content_mask(block->source, piece->first + i);
+	for (uint64_t page = 0; (page = bitmap_next_set(masks, page, end)) < end; page = next) {
+		next = bitmap_next_clear(masks, page, end);
+		int result =
+		    ram_place(block->block, block->written, piece->first * CHUNK + page * PAGE,
+			      piece->bytes + page * PAGE, (next - page) * PAGE);
+
+		if (result < 0)
+			return error_system(-result, "cannot fill memory '%s'", block->block->name);
+		__atomic_fetch_add(&load->done, (next - page) * PAGE, __ATOMIC_RELAXED);
 	}
-	return snapshot_checksum_equal(snapshot_checksum(content, size),
-				       block->source->checksums[chunk]);
+	return NULL;
 }
 
-static void count_done(struct ram_load *load, uint64_t mask)
+static struct error *finish_piece(struct ram_load *load, const struct piece *piece)
 {
-	__atomic_fetch_add(&load->done, (uint64_t)__builtin_popcountll(mask) * PAGE,
-			   __ATOMIC_RELAXED);
+	const struct snapshot_block *source = piece->block->source;
+
+	for (uint64_t i = 0; i < piece->count; i++) {
+		uint64_t chunk = piece->first + i;
+
+		/* What has pages in a base has been verified already. */
+		if (!source->stored[chunk] || (source->inherited && source->inherited[chunk]))
+			continue;
+		if (!is_intact(piece, chunk, piece->bytes + i * CHUNK))
+			return snapshot_chunk_error(source, chunk, -EBADMSG);
+	}
+	return place_piece(load, piece);
 }
 
-static void close_chunk(struct load_channel *channel, struct open_chunk *open)
+static void close_piece(struct load_channel *channel, struct piece *piece)
 {
-	if (--open->uses)
+	if (--piece->uses)
 		return;
-	if (!__atomic_load_n(&channel->load->stopping, __ATOMIC_RELAXED)) {
-		if (is_intact(channel, open->block, open->chunk))
-			count_done(channel->load, open->block->source->stored[open->chunk]);
-		else
-			stop_with(channel->load,
-				  snapshot_chunk_error(open->block->source, open->chunk, -EBADMSG));
+	if (!is_stopping(channel->load)) {
+		struct error *error = finish_piece(channel->load, piece);
+
+		if (error)
+			stop_with(channel->load, error);
 	}
-	open->next_free = channel->free;
-	channel->free = open;
+	piece->next_free = channel->free;
+	channel->free = piece;
 }
 
 static void read_ended(void *context, void *tag, int result)
 {
 	struct load_channel *channel = context;
-	struct open_chunk *open = tag;
+	struct piece *piece = tag;
 
 	if (result < 0)
 		stop_with(channel->load,
-			  snapshot_chunk_error(open->block->source, open->chunk, -EIO));
-	close_chunk(channel, open);
+			  snapshot_chunk_error(piece->block->source, piece->first, result));
+	close_piece(channel, piece);
 }
 
-static void read_in_place(struct load_channel *channel, const struct loaded_block *block,
-			  uint64_t chunk)
+/* Reads the pages of @masks, with small gaps between them. */
+static void read_pages(struct load_channel *channel, struct piece *piece, const uint64_t *masks)
 {
-	struct open_chunk *open;
+	uint64_t offset = piece->block->source->pages_offset + piece->first * CHUNK;
+	uint64_t limit = piece->count * CHUNK_PAGES, end, next;
 
+	for (uint64_t page = bitmap_next_set(masks, 0, limit); page < limit; page = next) {
+		end = bitmap_next_clear(masks, page, limit);
+		next = bitmap_next_set(masks, end, limit);
+		while (next < limit && next - end <= GAP_MAX) {
+			end = bitmap_next_clear(masks, next, limit);
+			next = bitmap_next_set(masks, end, limit);
+		}
+		piece->uses++;
+		page_io_submit(channel->io, piece->bytes + page * PAGE, (end - page) * PAGE,
+			       offset + page * PAGE, piece);
+	}
+}
+
+static void load_piece(struct load_channel *channel, const struct loaded_block *block,
+		       uint64_t first)
+{
+	const struct snapshot_block *source = block->source;
+	uint64_t count = MIN(block->chunks - first, (uint64_t)PIECE_CHUNKS);
+	uint64_t masks[PIECE_CHUNKS] = {0}, content = 0;
+	struct piece *piece;
+
+	for (uint64_t i = 0; i < count; i++)
+		content |= content_mask(source, first + i);
+	if (!content)
+		return;
 	while (!channel->free)
 		page_io_wait(channel->io);
-	open = channel->free;
-	channel->free = open->next_free;
-	*open = (struct open_chunk){.block = block, .chunk = chunk, .uses = 1};
-	FOR_EACH_PAGE_RUN(run, block->source->stored[chunk])
-	{
-		open->uses++;
-		page_io_submit(
-		    channel->io, place_of(block, chunk) + run.first * PAGE, run.count * PAGE,
-		    block->source->pages_offset + chunk * CHUNK + run.first * PAGE, open);
-	}
-	close_chunk(channel, open);
-}
+	piece = channel->free;
+	channel->free = piece->next_free;
+	piece->block = block;
+	piece->first = first;
+	piece->count = count;
+	piece->uses = 1;
+	for (uint64_t i = 0; i < count; i++) {
+		masks[i] = source->stored[first + i];
+		if (!source->inherited || !source->inherited[first + i])
+			continue;
+		masks[i] = 0;
+		int result = snapshot_chunk_read(source, first + i, piece->bytes + i * CHUNK);
 
-static void read_through_buffer(struct load_channel *channel, const struct loaded_block *block,
-				uint64_t chunk)
-{
-	uint64_t mask = content_mask(block->source, chunk);
-	int result = snapshot_chunk_read(block->source, chunk, channel->scratch);
-
-	if (result < 0) {
-		stop_with(channel->load, snapshot_chunk_error(block->source, chunk, result));
-		return;
+		if (result < 0)
+			stop_with(channel->load, snapshot_chunk_error(source, first + i, result));
 	}
-	FOR_EACH_PAGE_RUN(run, mask)
-	memcpy(place_of(block, chunk) + run.first * PAGE, channel->scratch + run.first * PAGE,
-	       run.count * PAGE);
-	count_done(channel->load, mask);
+	read_pages(channel, piece, masks);
+	close_piece(channel, piece);
 }
 
 /* --- Channels ---------------------------------------------------------------------------------- */
 
-static const struct loaded_block *block_of_chunk(const struct ram_load *load, uint64_t chunk)
+static const struct loaded_block *block_of_piece(const struct ram_load *load, uint64_t piece)
 {
 	uint32_t i = load->block_count - 1;
 
-	while (load->blocks[i].first_chunk > chunk)
+	while (load->blocks[i].first_piece > piece)
 		i--;
 	return &load->blocks[i];
-}
-
-static void load_chunk(struct load_channel *channel, uint64_t index)
-{
-	const struct loaded_block *block = block_of_chunk(channel->load, index);
-	uint64_t chunk = index - block->first_chunk;
-
-	if (block->source->inherited && block->source->inherited[chunk])
-		read_through_buffer(channel, block, chunk);
-	else if (block->source->stored[chunk])
-		read_in_place(channel, block, chunk);
-	page_io_poll(channel->io);
 }
 
 static void *load_thread(void *context)
 {
 	struct load_channel *channel = context;
 	struct ram_load *load = channel->load;
-	uint64_t first;
+	uint64_t index;
 
-	while ((first = __atomic_fetch_add(&load->next_chunk, STRIPE, __ATOMIC_RELAXED)) <
-	       load->chunks)
-		for (uint64_t chunk = first; chunk < MIN(first + STRIPE, load->chunks) &&
-					     !__atomic_load_n(&load->stopping, __ATOMIC_RELAXED);
-		     chunk++)
-			load_chunk(channel, chunk);
+	while ((index = __atomic_fetch_add(&load->next_piece, 1, __ATOMIC_RELAXED)) <
+		   load->pieces &&
+	       !is_stopping(load)) {
+		const struct loaded_block *block = block_of_piece(load, index);
+
+		load_piece(channel, block, (index - block->first_piece) * PIECE_CHUNKS);
+		page_io_poll(channel->io);
+	}
 	if (page_io_drain(channel->io) < 0) {
 		/* read_ended has told of it. */
 	}
@@ -305,12 +346,19 @@ static struct error *start_channel(struct ram_load *load, struct load_channel *c
 	char name[16];
 
 	channel->load = load;
-	channel->scratch = aligned_alloc(PAGE, CHUNK);
-	if (!channel->scratch)
+	channel->buffer = mmap(NULL, PIECES_OPEN * PIECE, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (channel->buffer == MAP_FAILED) {
+		channel->buffer = NULL;
 		return error_system(ENOMEM, "a channel");
-	for (uint32_t i = 0; i < CHUNKS_OPEN; i++) {
-		channel->open[i].next_free = channel->free;
-		channel->free = &channel->open[i];
+	}
+	/* A hint: the disk's driver and the copies have fewer pages to look up. */
+	if (madvise(channel->buffer, PIECES_OPEN * PIECE, MADV_HUGEPAGE) < 0)
+		log_debug("no huge pages for a channel: %s", strerror(errno));
+	for (uint32_t i = 0; i < PIECES_OPEN; i++) {
+		channel->pieces[i].bytes = channel->buffer + (size_t)i * PIECE;
+		channel->pieces[i].next_free = channel->free;
+		channel->free = &channel->pieces[i];
 	}
 	TRY(page_io_create(load->fd, load->options.direct, PAGE_IO_READ, read_ended, channel,
 			   &channel->io));
@@ -356,9 +404,11 @@ static void add_block(struct ram_load *load, struct ram_block *block,
 	    .block = block,
 	    .source = source,
 	    .chunks = ram_chunks(block),
-	    .first_chunk = load->chunks,
+	    .first_piece = load->pieces,
+	    .written = ram_place_is_written(block),
 	};
-	load->chunks += loaded->chunks;
+	loaded->pieces = (loaded->chunks + PIECE_CHUNKS - 1) / PIECE_CHUNKS;
+	load->pieces += loaded->pieces;
 	for (uint64_t chunk = 0; chunk < loaded->chunks; chunk++)
 		load->total += (uint64_t)__builtin_popcountll(content_mask(source, chunk)) * PAGE;
 }
@@ -399,7 +449,8 @@ void ram_load_destroy(struct ram_load *load)
 		return;
 	for (uint32_t i = 0; load->channels && i < load->options.channels; i++) {
 		page_io_destroy(load->channels[i].io);
-		free(load->channels[i].scratch);
+		if (load->channels[i].buffer)
+			munmap(load->channels[i].buffer, PIECES_OPEN * PIECE);
 	}
 	error_free(load->error);
 	close_fd(&load->fd);

@@ -11,8 +11,6 @@
 #include "base/thread.h"
 #include "migration/ram_save_private.h"
 
-#define STRIPE 16 /* units that a channel takes at once while the guest is paused */
-
 void ram_save_stop(struct ram_save *save, struct error *error)
 {
 	pthread_mutex_lock(&save->lock);
@@ -44,36 +42,33 @@ struct saved_block *ram_save_block_of_unit(struct ram_save *save, uint64_t unit)
 
 /* --- While the guest is paused ----------------------------------------------------------------- */
 
-static struct error *save_chunk_in_place(struct save_channel *channel,
-					 const struct saved_block *block, uint64_t chunk)
+static const struct saved_block *block_of_chunk(const struct ram_save *save, uint64_t chunk)
 {
-	uint64_t offset = chunk * CHUNK;
+	uint32_t i = save->block_count - 1;
 
-	return ram_save_chunk(channel, block, chunk, block->block->host + offset,
-			      ram_presence_chunk(channel->presence, block->block, offset), NULL);
-}
-
-static struct error *save_unit_in_place(struct save_channel *channel, uint64_t unit)
-{
-	struct saved_block *block = ram_save_block_of_unit(channel->save, unit);
-	uint64_t first = (unit - block->first_unit) * block->unit_chunks;
-	uint64_t end = MIN(first + block->unit_chunks, block->chunks);
-
-	for (uint64_t chunk = first; chunk < end && !ram_save_stopping(channel->save); chunk++)
-		TRY(save_chunk_in_place(channel, block, chunk));
-	return NULL;
+	while (save->blocks[i].first_chunk > chunk)
+		i--;
+	return &save->blocks[i];
 }
 
 static struct error *save_in_place(struct save_channel *channel)
 {
 	struct ram_save *save = channel->save;
-	uint64_t first;
+	uint64_t next;
 
-	while ((first = __atomic_fetch_add(&save->next_unit, STRIPE, __ATOMIC_RELAXED)) <
-		   save->units &&
-	       !ram_save_stopping(save))
-		for (uint64_t unit = first; unit < MIN(first + STRIPE, save->units); unit++)
-			TRY(save_unit_in_place(channel, unit));
+	while ((next = __atomic_fetch_add(&save->next_unit, save->stripe, __ATOMIC_RELAXED)) <
+	       save->chunks) {
+		uint64_t end = MIN(next + save->stripe, save->chunks);
+
+		while (next < end && !ram_save_stopping(save)) {
+			const struct saved_block *block = block_of_chunk(save, next);
+			uint64_t first = next - block->first_chunk;
+			uint64_t count = MIN(end - next, block->chunks - first);
+
+			TRY(ram_save_stripe(channel, block, first, count));
+			next += count;
+		}
+	}
 	return NULL;
 }
 
@@ -85,11 +80,12 @@ static struct error *send_in_place(struct save_channel *channel)
 
 	while ((index = __atomic_fetch_add(&save->next_unit, 1, __ATOMIC_RELAXED)) < save->chunks &&
 	       !ram_save_stopping(save)) {
-		const struct saved_block *block = &save->blocks[save->block_count - 1];
+		const struct saved_block *block = block_of_chunk(save, index);
+		uint64_t chunk = index - block->first_chunk, offset = chunk * CHUNK;
 
-		while (block->first_chunk > index)
-			block--;
-		TRY(save_chunk_in_place(channel, block, index - block->first_chunk));
+		TRY(ram_save_chunk(channel, block, chunk, block->block->host + offset,
+				   ram_presence_chunk(channel->presence, block->block, offset),
+				   NULL));
 	}
 	return NULL;
 }
@@ -235,6 +231,7 @@ struct error *ram_save_create(const struct memory_map *map, struct snapshot_writ
 		return error_system(ENOMEM, "a save");
 	for (uint32_t i = 0; i < save->block_count; i++)
 		TRY(add_block(save, ram_blocks_at(map, i), i));
+	save->stripe = MIN(save->chunks / options->channels / 4 + 1, (uint64_t)STRIPE);
 	*result = TAKE_PTR(save);
 	return NULL;
 }

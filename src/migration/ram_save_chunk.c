@@ -119,30 +119,40 @@ static void write_chunk(struct save_channel *channel, const struct saved_block *
 	page_io_poll(channel->io);
 }
 
+struct error *ram_save_examine(struct save_channel *channel, const struct saved_block *block,
+			       uint64_t chunk, const uint8_t *bytes, uint64_t present,
+			       struct examined_chunk *examined)
+{
+	uint64_t size = ram_chunk_size(block->block, chunk);
+	const uint8_t *content;
+
+	*examined = (struct examined_chunk){.stored = pages_not_zero(bytes, present)};
+	if (!examined->stored)
+		return NULL;
+	content = whole_content(channel, bytes, size, examined->stored);
+	examined->checksum = snapshot_checksum(content, size);
+	return compare_with_base(channel, block, chunk, content, examined->checksum,
+				 &examined->stored, &examined->inherited);
+}
+
 struct error *ram_save_chunk(struct save_channel *channel, const struct saved_block *block,
 			     uint64_t chunk, uint8_t *bytes, uint64_t present, struct copy *copy)
 {
 	struct ram_save *save = channel->save;
-	uint64_t size = ram_chunk_size(block->block, chunk);
-	uint64_t stored = pages_not_zero(bytes, present), inherited = 0;
-	struct snapshot_checksum checksum = {0};
+	struct examined_chunk examined;
 
-	if (stored) {
-		const uint8_t *content = whole_content(channel, bytes, size, stored);
-
-		checksum = snapshot_checksum(content, size);
-		TRY(compare_with_base(channel, block, chunk, content, checksum, &stored,
-				      &inherited));
-	}
+	TRY(ram_save_examine(channel, block, chunk, bytes, present, &examined));
 	if (save->options.sender) {
-		TRY(send_chunk(save, block, chunk, stored, checksum, bytes));
+		TRY(send_chunk(save, block, chunk, examined.stored, examined.checksum, bytes));
 	} else {
-		snapshot_writer_set_chunk(save->writer, block->index, chunk, stored, inherited,
-					  checksum);
-		write_chunk(channel, block, chunk, stored, bytes, copy);
+		snapshot_writer_set_chunk(save->writer, block->index, chunk, examined.stored,
+					  examined.inherited, examined.checksum);
+		write_chunk(channel, block, chunk, examined.stored, bytes, copy);
 	}
-	__atomic_fetch_add(&save->stored_bytes, (uint64_t)__builtin_popcountll(stored) * PAGE,
+	__atomic_fetch_add(&save->stored_bytes,
+			   (uint64_t)__builtin_popcountll(examined.stored) * PAGE,
 			   __ATOMIC_RELAXED);
-	__atomic_fetch_add(&save->done_bytes, size, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&save->done_bytes, ram_chunk_size(block->block, chunk),
+			   __ATOMIC_RELAXED);
 	return NULL;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the parts of ram_save share: ram_save.c has the channels and the life of a save,
- * ram_save_chunk.c brings one chunk's content into the file, ram_save_live.c is about guests that
- * run.
+ * ram_save_chunk.c brings one chunk's content into the file or the stream, ram_save_stripe.c many of
+ * a paused guest's at once into the file, ram_save_live.c is about guests that run.
  *
  * Memory is cut into units: of one chunk, or of one page where pages are larger, since that is what
  * can be protected.
@@ -20,6 +20,7 @@
 #define PAGE	    SNAPSHOT_PAGE_SIZE
 #define CHUNK	    SNAPSHOT_CHUNK_SIZE
 #define CHUNK_PAGES SNAPSHOT_CHUNK_PAGES
+#define STRIPE	    128 /* chunks of a paused guest that a channel takes at once, at most */
 #define POOL_COPIES 128 /* of one chunk: 32 MiB for the copies of a running guest's memory */
 
 enum unit_state { UNIT_PENDING, UNIT_TAKEN, UNIT_DONE };
@@ -54,8 +55,9 @@ struct save_channel {
 	bool started;
 	struct page_io *io;
 	struct ram_presence *presence;
-	uint8_t *scratch; /* a chunk: what is compared with the base, or put together */
-	uint8_t *base;	  /* a chunk of the base */
+	uint8_t *scratch;	 /* a chunk: what is compared with the base, or put together */
+	uint8_t *base;		 /* a chunk of the base */
+	uint64_t stored[STRIPE]; /* pages of a stripe that go into the file */
 };
 
 struct ram_save {
@@ -64,8 +66,9 @@ struct ram_save {
 	struct saved_block *blocks;
 	uint32_t block_count;
 	uint64_t units;
-	uint64_t next_unit; /* atomic; chunks, not units, of a paused guest that is sent */
+	uint64_t next_unit; /* atomic; chunks, not units, of a paused guest */
 	uint64_t chunks;
+	uint64_t stripe; /* chunks that a channel takes at once, of a paused guest */
 	struct save_channel *channels;
 
 	struct userfault *userfault; /* NULL: the guest is paused */
@@ -96,6 +99,15 @@ static inline bool ram_save_stopping(const struct ram_save *save)
 
 struct saved_block *ram_save_block_of_unit(struct ram_save *save, uint64_t unit);
 
+/* What is to become of a chunk: see snapshot_writer_set_chunk. */
+struct examined_chunk {
+	uint64_t stored, inherited;
+	struct snapshot_checksum checksum;
+};
+/* Looks at a chunk's content at @bytes, of which pages outside @present are zeros whatever is there. */
+struct error *ram_save_examine(struct save_channel *channel, const struct saved_block *block,
+			       uint64_t chunk, const uint8_t *bytes, uint64_t present,
+			       struct examined_chunk *examined) MUST_CHECK;
 /*
  * Writes the chunk's content at @bytes, of which pages outside @present are zeros whatever is
  * there. @copy is what @bytes belongs to, or NULL. With a sender it has been sent when this returns,
@@ -104,6 +116,12 @@ struct saved_block *ram_save_block_of_unit(struct ram_save *save, uint64_t unit)
 struct error *ram_save_chunk(struct save_channel *channel, const struct saved_block *block,
 			     uint64_t chunk, uint8_t *bytes, uint64_t present,
 			     struct copy *copy) MUST_CHECK;
+/*
+ * Writes @count chunks of a paused guest, at most STRIPE, to the file from where they are. They may
+ * still be on their way when this returns.
+ */
+struct error *ram_save_stripe(struct save_channel *channel, const struct saved_block *block,
+			      uint64_t first, uint64_t count) MUST_CHECK;
 /* One use of @copy less; the last one makes it free again. On the thread of who works on it. */
 void ram_save_release_copy(struct ram_save *save, struct copy *copy);
 

@@ -328,6 +328,16 @@ uint64_t snapshot_writer_page_offset(struct snapshot_writer *writer, uint32_t bl
 	return writer->blocks[block].pages_offset + page * SNAPSHOT_PAGE_SIZE;
 }
 
+void snapshot_writer_reserve(struct snapshot_writer *writer, uint32_t block, uint64_t page,
+			     uint64_t count)
+{
+	uint64_t offset = snapshot_writer_page_offset(writer, block, page);
+
+	if (fallocate(writer->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		      (off_t)(count * SNAPSHOT_PAGE_SIZE)) < 0)
+		return; /* not every file system can; a full disk is told of by the write */
+}
+
 void snapshot_writer_set_chunk(struct snapshot_writer *writer, uint32_t block, uint64_t chunk,
 			       uint64_t stored, uint64_t inherited,
 			       struct snapshot_checksum checksum)

@@ -80,6 +80,12 @@ int snapshot_writer_fd(const struct snapshot_writer *writer);
 /* The first call, for whatever page, ends the adding of sections. */
 uint64_t snapshot_writer_page_offset(struct snapshot_writer *writer, uint32_t block, uint64_t page);
 /*
+ * Asks the file system for room for @count pages that will be written soon: a hint, whose failure
+ * the write will tell. Room that is not written to in the end reads as zeros, but is taken.
+ */
+void snapshot_writer_reserve(struct snapshot_writer *writer, uint32_t block, uint64_t page,
+			     uint64_t count);
+/*
  * What became of a chunk: bit n of @stored says that its page n is written, bit n of @inherited
  * that it is the base's; neither: it reads as zeros. No bit is in both, or stands for a page beyond
  * the block. @checksum covers the chunk's whole content. The last call counts; without any, the

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -82,12 +83,15 @@ static bool open_userfault(struct memory *memory)
 	return !error;
 }
 
-/* What is at @offset of block @i of an example memory: every third page is zero, some MiB are. */
+/*
+ * What is at @offset of block @i of an example memory: of four MiB one has no zeros, one nothing
+ * else, and in two every third page is zero.
+ */
 static uint8_t pattern(int i, uint64_t offset, unsigned int seed)
 {
 	uint64_t page = offset / PAGE;
 
-	if (page % 3 == 0 || (page / 256) % 4 == 2)
+	if ((page % 3 == 0 && (page / 256) % 4) || (page / 256) % 4 == 2)
 		return 0;
 	return (uint8_t)(1 + (page * 31 + (uint64_t)i * 7 + seed) % 255);
 }
@@ -224,6 +228,24 @@ static void test_loading_fills_no_holes(void **unused)
 	assert_true(ram_block_resident(to.blocks[0]) <= ram_block_resident(from.blocks[0]));
 	memory_destroy(&from);
 	memory_destroy(&to);
+}
+
+static void test_the_file_is_as_sparse_as_memory(void **unused)
+{
+	struct memory memory;
+	uint64_t stored = 0;
+	struct stat status;
+
+	assert_true(memory_create(&memory, RAM_BACKING_MEMFD));
+	fill(&memory, 1);
+	for (int i = 0; i < BLOCKS; i++)
+		for (uint64_t offset = 0; offset < memory.blocks[i]->size; offset += PAGE)
+			stored += is_plugged(i, offset) && pattern(i, offset, 1) ? PAGE : 0;
+	save(&memory, path, true, 2, NULL);
+	assert_int_equal(stat(path, &status), 0);
+	/* Bitmaps, checksums and the file system's own blocks beside the pages. */
+	assert_in_range((uint64_t)status.st_blocks * 512, stored, stored + KIB(512));
+	memory_destroy(&memory);
 }
 
 static void test_only_changes_are_stored_over_a_base(void **unused)
@@ -561,6 +583,7 @@ int main(void)
 	    cmocka_unit_test(test_memory_comes_back_past_the_page_cache),
 	    cmocka_unit_test(test_saving_fills_no_holes),
 	    cmocka_unit_test(test_loading_fills_no_holes),
+	    cmocka_unit_test(test_the_file_is_as_sparse_as_memory),
 	    cmocka_unit_test(test_only_changes_are_stored_over_a_base),
 	    cmocka_unit_test(test_a_damaged_page_is_refused),
 	    cmocka_unit_test(test_content_for_unplugged_memory_is_refused),
