@@ -221,13 +221,16 @@ static struct error *finish_reading(struct channel *channel)
 
 struct error *channel_finish(struct channel *channel)
 {
+	struct error *error;
+
 	TRY(channel->direction == CHANNEL_WRITE ? finish_writing(channel)
 						: finish_reading(channel));
 	let_go(channel);
 	if (!channel->child)
 		return NULL;
-	return error_prefix(child_wait(channel->child, channel->cancel_fd, -1), "%s",
-			    channel->name);
+	error = child_wait(channel->child, channel->cancel_fd, -1);
+	child_end(TAKE_PTR(channel->child));
+	return error;
 }
 
 struct error *channel_explain(struct channel *channel, struct error *error)
