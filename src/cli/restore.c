@@ -4,6 +4,7 @@
  * replace what belongs to this host: names, sockets, paths.
  */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,12 +14,14 @@
 #include "cli/command_table.h"
 #include "cli/memory_fault.h"
 #include "cli/run_options.h"
+#include "cli/stream_target.h"
 #include "cli/vm.h"
 #include "cli/vm_process.h"
 #include "machine/machine_config.h"
 #include "machine/machine_restore.h"
 #include "migration/ram_load.h"
 #include "migration/ram_share.h"
+#include "snapshot/snapshot_receive.h"
 
 static const struct cli_option options[] = {
     {"lazy", CLI_FLAG, NULL, "let the guest run at once and bring memory meanwhile"},
@@ -156,6 +159,15 @@ static void draw(void *context, uint64_t done, uint64_t total)
 		human(total));
 }
 
+/* Signals wait for the main loop, which does not run yet. */
+static bool cancelled(void *context)
+{
+	sigset_t pending;
+
+	return sigpending(&pending) == 0 &&
+	       (sigismember(&pending, SIGINT) || sigismember(&pending, SIGTERM));
+}
+
 static void lost(void *context, const struct error *error)
 {
 	log_error("memory that the guest needs cannot be brought, the VM ends: %s",
@@ -218,10 +230,35 @@ static struct error *check_clone(const struct cli_arguments *arguments,
 	return NULL;
 }
 
+/* A stream comes once, in its order. */
+static struct error *open_stream(const struct cli_arguments *arguments, struct channel *channel,
+				 struct snapshot_file **file)
+{
+	static const char *const needs_file[] = {"lazy", "clone", "direct", "base"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(needs_file); i++)
+		if (cli_has(arguments, needs_file[i])) {
+			channel_close(channel);
+			return error_usage("--%s needs a file, and %s is a stream: leave it out, "
+					   "or make a file of it with 'godwit snapshot convert'",
+					   needs_file[i], arguments->positional[0]);
+		}
+	if (strcmp(cli_value(arguments, "channels", "1"), "1") != 0) {
+		channel_close(channel);
+		return error_usage("--channels needs a file, and %s is a stream: use 1",
+				   arguments->positional[0]);
+	}
+	return snapshot_receive(channel, false, file);
+}
+
 static struct error *open_file(const struct cli_arguments *arguments, struct snapshot_file **file)
 {
 	struct snapshot_open_options open_options = {.base = cli_value(arguments, "base", NULL)};
+	struct channel *channel = NULL;
 
+	TRY(stream_source_open(arguments->positional[0], &channel));
+	if (channel)
+		return open_stream(arguments, channel, file);
 	TRY(snapshot_file_open(arguments->positional[0], &open_options, file));
 	return cli_has(arguments, "clone") ? ram_share_supports(*file) : NULL;
 }
@@ -232,6 +269,7 @@ static struct error *run_restore(const struct cli_arguments *arguments, int *sta
 	struct restore restore = {.options = {.lazy = cli_has(arguments, "lazy"),
 					      .direct = cli_has(arguments, "direct"),
 					      .clone = cli_has(arguments, "clone"),
+					      .cancelled = cancelled,
 					      .lost = lost,
 					      .context = &restore}};
 	struct vm_process_plan plan = {
@@ -271,13 +309,15 @@ static struct error *run_restore(const struct cli_arguments *arguments, int *sta
 
 const struct cli_command cli_restore = {
     .name = "restore",
-    .positionals = "FILE",
+    .positionals = "FILE|exec:COMMAND|fd:N",
     .minimum = 1,
     .maximum = 1,
     .summary = "Let a VM go on from a snapshot file",
     .description = "As with 'godwit run', the VM lives as long as this process. It goes on where\n"
 		   "it was saved; its disks must hold what they held then. The guest is told\n"
-		   "that it is a copy (VM generation id).",
+		   "that it is a copy (VM generation id). A command (exec:'zstd -dc FILE'), an\n"
+		   "inherited descriptor, a named pipe or a file may bring a stream that 'godwit\n"
+		   "save' has sent.",
     .options = options,
     .run = run_restore,
 };

@@ -2,18 +2,25 @@
 /* `godwit save VM FILE`: starts a save job and watches it. */
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
+#include "base/checked.h"
 #include "base/clock.h"
 #include "base/size.h"
 #include "cli/command_table.h"
 #include "cli/job_wait.h"
+#include "cli/stream_target.h"
 #include "cli/vm.h"
+
+#define EXPLAIN_MS 1000 /* for a command to end after the save has failed */
 
 static const struct cli_option options[] = {
     {"live", CLI_FLAG, NULL, "let the guest run: the image is that of one moment"},
-    {"channels", CLI_REQUIRED, "N", "threads that write, 1 to 16 (default: 2)"},
+    {"channels", CLI_REQUIRED, "N", "threads that write, 1 to 16 (default: 2; a stream: 1)"},
     {"direct", CLI_FLAG, NULL, "write past the page cache (O_DIRECT)"},
     {"base", CLI_REQUIRED, "FILE", "write only what is not in this snapshot already"},
     {"no-wait", CLI_FLAG, NULL, "print the job's id and return at once"},
@@ -50,16 +57,86 @@ static void draw(const json_t *job, bool last)
 	    human(json_u64(job, "stored")), last ? "\n" : "");
 }
 
-static struct error *start_save(const struct cli_arguments *arguments, struct qmp_client *client,
-				json_t **started)
+/* --- Streams ----------------------------------------------------------------------------------- */
+
+/* What needs a file is refused before anything is opened, started or asked of the VM. */
+static struct error *check_stream(const struct cli_arguments *arguments,
+				  const struct stream_target *target, uint64_t channels)
 {
-	char file[PATH_MAX], base[PATH_MAX];
-	uint64_t channels = 0;
+	static const char *const needs_file[] = {"direct", "base"};
+
+	if (target->kind == STREAM_NONE)
+		return NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(needs_file); i++)
+		if (cli_has(arguments, needs_file[i]))
+			return error_usage("--%s needs a file, and %s takes bytes only in their "
+					   "order: leave it out",
+					   needs_file[i], target->name);
+	if (cli_has(arguments, "channels") && channels != 1)
+		return error_usage("--channels %lu need a file, and %s takes bytes only in their "
+				   "order: use 1",
+				   (unsigned long)channels, target->name);
+	if (target->kind == STREAM_COMMAND && cli_has(arguments, "no-wait"))
+		return error_usage("--no-wait: the command of exec: has to be waited for");
+	if (target->kind == STREAM_DESCRIPTOR && target->number == STDOUT_FILENO &&
+	    cli_has(arguments, "json"))
+		return error_usage("--json and %s both want the standard output", target->name);
+	return NULL;
+}
+
+/* The VM has sent everything. Whoever interrupts us now means the command, too. */
+static struct error *wait_for_command(struct child *child)
+{
+	AUTO_CLOSE int signals = -1;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signals = signalfd(-1, &set, SFD_CLOEXEC);
+	if (signals < 0)
+		return error_system(errno, "cannot wait for signals");
+	return child_wait(child, signals, -1);
+}
+
+/*
+ * What became of the command once the VM has done its part, or failed with @error. The status says
+ * more than that the pipe broke.
+ */
+static struct error *finish_command(struct stream_target *target, struct error *error)
+{
+	struct error *reason;
+
+	if (!target->child)
+		return error;
+	if (!error)
+		return wait_for_command(target->child);
+	reason = child_wait(target->child, -1, EXPLAIN_MS);
+	if (reason && error_code(reason) == ECHILD)
+		error = error_prefix(error, "%s", error_message(reason));
+	error_free(reason);
+	return error;
+}
+
+/* --- Saving ------------------------------------------------------------------------------------ */
+
+static struct error *start_save(const struct cli_arguments *arguments, struct qmp_client *client,
+				struct stream_target *target, uint64_t channels, json_t **started)
+{
+	char file[PATH_MAX] = "fd:save", base[PATH_MAX];
 	json_t *request;
 
-	TRY(absolute(arguments->positional[1], file));
-	TRY(error_prefix(number_parse(cli_value(arguments, "channels", "2"), UINT32_MAX, &channels),
-			 "--channels"));
+	if (target->kind == STREAM_NONE) {
+		TRY(absolute(arguments->positional[1], file));
+	} else {
+		TRY(stream_target_open(target));
+		TRY(qmp_client_pass(client, target->fd, "save"));
+		/* The VM's copy is the last one: its end is the end of the stream. */
+		close_fd(&target->fd);
+		channels = 1;
+	}
 	request =
 	    json_pack("{s:s, s:b, s:b, s:I}", "file", file, "live", cli_has(arguments, "live"),
 		      "direct", cli_has(arguments, "direct"), "channels", (json_int_t)channels);
@@ -75,16 +152,26 @@ static struct error *start_save(const struct cli_arguments *arguments, struct qm
 	return qmp_client_execute(client, "godwit-save", request, started);
 }
 
-static void tell(const json_t *job)
+static void tell(const json_t *job, const struct stream_target *target)
 {
-	printf(
-	    "saved %s: %s of memory, %s written, %s on disk; the guest stood still for %.1f ms\n",
-	    json_text(job, "file"), human(json_u64(job, "total-progress")),
-	    human(json_u64(job, "stored")), human(json_u64(job, "file-allocated")),
-	    (double)json_u64(job, "paused-ns") / NS_PER_MS);
+	double paused_ms = (double)json_u64(job, "paused-ns") / NS_PER_MS;
+
+	/* A command's output, or the stream itself, may go where ours goes. */
+	if (target->kind != STREAM_NONE)
+		fprintf(stderr,
+			"saved to %s: %s of memory, %s sent; the guest stood still for %.1f ms\n",
+			target->name, human(json_u64(job, "total-progress")),
+			human(json_u64(job, "file-size")), paused_ms);
+	else
+		printf("saved %s: %s of memory, %s written, %s on disk; the guest stood still for "
+		       "%.1f ms\n",
+		       json_text(job, "file"), human(json_u64(job, "total-progress")),
+		       human(json_u64(job, "stored")), human(json_u64(job, "file-allocated")),
+		       paused_ms);
 }
 
-static struct error *run_save(const struct cli_arguments *arguments, int *status)
+static struct error *save(const struct cli_arguments *arguments, struct stream_target *target,
+			  uint64_t channels)
 {
 	AUTO_QMP_CLIENT struct qmp_client *client = NULL;
 	AUTO_JSON json_t *started = NULL;
@@ -93,28 +180,48 @@ static struct error *run_save(const struct cli_arguments *arguments, int *status
 	struct error *error;
 
 	TRY(vm_connect(arguments->positional[0], &client));
-	TRY(start_save(arguments, client, &started));
-	error = wait ? job_wait(client, json_text(started, "job"), 0, draw, &job)
-		     : job_find(client, json_text(started, "job"), &job);
+	error = start_save(arguments, client, target, channels, &started);
+	if (!error)
+		error = wait ? job_wait(client, json_text(started, "job"), 0, draw, &job)
+			     : job_find(client, json_text(started, "job"), &job);
+	error = finish_command(target, error);
 	if (job && cli_has(arguments, "json"))
 		json_print(json_incref(job));
 	else if (!error && wait)
-		tell(job);
+		tell(job, target);
 	else if (!error)
 		printf("%s\n", json_text(started, "job"));
 	return error;
 }
 
+static struct error *run_save(const struct cli_arguments *arguments, int *status)
+{
+	struct stream_target target;
+	uint64_t channels = 0;
+	struct error *error;
+
+	TRY(error_prefix(number_parse(cli_value(arguments, "channels", "2"), UINT32_MAX, &channels),
+			 "--channels"));
+	TRY(stream_target_parse(arguments->positional[1], &target));
+	TRY(check_stream(arguments, &target, channels));
+	error = save(arguments, &target, channels);
+	stream_target_close(&target);
+	return error;
+}
+
 const struct cli_command cli_save = {
     .name = "save",
-    .positionals = "VM FILE",
+    .positionals = "VM FILE|exec:COMMAND|fd:N",
     .minimum = 2,
     .maximum = 2,
     .summary = "Save a VM into a snapshot file",
     .description =
 	"Waits until the file is durable and in place; an old FILE is there until then. Without\n"
 	"--live the guest stands still meanwhile. Interrupting this command does not end the\n"
-	"save: 'godwit jobs' shows it and cancels it.",
+	"save: 'godwit jobs' shows it and cancels it.\n"
+	"A command (exec:'zstd -o FILE'), an inherited descriptor or a named pipe gets the same as "
+	"a\n"
+	"stream; --direct, --base and --channels need a file.",
     .options = options,
     .run = run_save,
 };

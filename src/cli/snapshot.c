@@ -58,8 +58,13 @@ static struct error *run_snapshot(const struct cli_arguments *arguments, int *st
 }
 
 static const struct cli_command *const actions[] = {
-    &cli_snapshot_info,	  &cli_snapshot_verify,	 &cli_snapshot_diff,
-    &cli_snapshot_export, &cli_snapshot_flatten, NULL,
+    &cli_snapshot_info,
+    &cli_snapshot_verify,
+    &cli_snapshot_diff,
+    &cli_snapshot_export,
+    &cli_snapshot_flatten,
+    &cli_snapshot_convert,
+    NULL,
 };
 
 const struct cli_command cli_snapshot = {

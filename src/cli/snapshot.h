@@ -9,7 +9,7 @@
 #include "snapshot/snapshot_progress.h"
 
 extern const struct cli_command cli_snapshot_info, cli_snapshot_verify, cli_snapshot_diff,
-    cli_snapshot_export, cli_snapshot_flatten;
+    cli_snapshot_export, cli_snapshot_flatten, cli_snapshot_convert;
 
 #define SNAPSHOT_BASE_OPTION                                                                       \
 	{                                                                                          \

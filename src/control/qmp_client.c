@@ -136,10 +136,31 @@ struct error *qmp_client_next_event(struct qmp_client *client, int64_t timeout_n
 	}
 }
 
-static struct error *send_all(struct qmp_client *client, const char *text, size_t size)
+/* As send; @fd goes along unless it is -1. */
+static ssize_t send_some(const struct qmp_client *client, const char *text, size_t size, int fd)
+{
+	union {
+		struct cmsghdr header; /* for its alignment */
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = {};
+	struct iovec part = {(char *)text, size};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		message.msg_control = control.bytes;
+		message.msg_controllen = sizeof(control.bytes);
+		control.header = (struct cmsghdr){.cmsg_level = SOL_SOCKET,
+						  .cmsg_type = SCM_RIGHTS,
+						  .cmsg_len = CMSG_LEN(sizeof(int))};
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+	}
+	return sendmsg(client->fd, &message, MSG_NOSIGNAL);
+}
+
+static struct error *send_all(struct qmp_client *client, const char *text, size_t size, int fd)
 {
 	while (size) {
-		ssize_t sent = send(client->fd, text, size, MSG_NOSIGNAL);
+		ssize_t sent = send_some(client, text, size, fd);
 
 		if (sent < 0 && errno == EINTR)
 			continue;
@@ -148,12 +169,13 @@ static struct error *send_all(struct qmp_client *client, const char *text, size_
 					      : error_system(errno, "cannot send to the VM");
 		text += sent;
 		size -= (size_t)sent;
+		fd = -1;
 	}
 	return NULL;
 }
 
-struct error *qmp_client_execute(struct qmp_client *client, const char *command, json_t *arguments,
-				 json_t **result)
+static struct error *execute(struct qmp_client *client, const char *command, json_t *arguments,
+			     int fd, json_t **result)
 {
 	AUTO_JSON json_t *request = json_pack("{s:s}", "execute", command);
 	AUTO_FREE char *text = NULL;
@@ -165,7 +187,7 @@ struct error *qmp_client_execute(struct qmp_client *client, const char *command,
 	text = json_dumps(request, JSON_COMPACT);
 	if (!text)
 		return error_usage("the command or its arguments are not valid UTF-8");
-	TRY(send_all(client, text, strlen(text)));
+	TRY(send_all(client, text, strlen(text), fd));
 	TRY(next_response(client, clock_monotonic_ns() + client->timeout_ns, &response));
 	value = json_object_get(response, "error");
 	if (value) {
@@ -186,6 +208,17 @@ struct error *qmp_client_execute(struct qmp_client *client, const char *command,
 	if (result)
 		*result = json_incref(value);
 	return NULL;
+}
+
+struct error *qmp_client_execute(struct qmp_client *client, const char *command, json_t *arguments,
+				 json_t **result)
+{
+	return execute(client, command, arguments, -1, result);
+}
+
+struct error *qmp_client_pass(struct qmp_client *client, int fd, const char *name)
+{
+	return execute(client, "getfd", json_pack("{s:s}", "fdname", name), fd, NULL);
 }
 
 /* Reads the greeting and leaves negotiation mode. */

@@ -33,6 +33,8 @@ DEFINE_CLEANUP(qmp_client, struct qmp_client *, qmp_client_close)
  */
 struct error *qmp_client_execute(struct qmp_client *client, const char *command, json_t *arguments,
 				 json_t **result) MUST_CHECK;
+/* Hands a copy of @fd over to the VM, which knows it as "fd:@name" on this connection. */
+struct error *qmp_client_pass(struct qmp_client *client, int fd, const char *name) MUST_CHECK;
 /*
  * The next event, among those that came while waiting for answers and those to come, within
  * @timeout_ns (-1: for ever). *@event is owned by the caller, and NULL when the time is over. An
