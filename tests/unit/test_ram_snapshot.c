@@ -18,7 +18,10 @@
 #include "base/checked.h"
 #include "migration/ram_lazy.h"
 #include "migration/ram_load.h"
+#include "migration/ram_receive.h"
 #include "migration/ram_save.h"
+#include "snapshot/snapshot_receive.h"
+#include "snapshot/snapshot_send.h"
 
 #define PAGE	   KIB(4)
 #define BLOCKS	   3
@@ -354,6 +357,149 @@ static void test_a_cancelled_save_leaves_the_old_file(void **unused)
 	memory_destroy(&memory);
 }
 
+/* --- As a stream ------------------------------------------------------------------------------- */
+
+static struct snapshot_sender *sender_for(struct memory *memory, int fd)
+{
+	struct snapshot_block_plan plans[BLOCKS];
+	struct snapshot_sender *sender;
+	struct channel *channel;
+
+	assert_int_equal(ram_save_plan(memory->map, plans, BLOCKS), BLOCKS);
+	assert_null(channel_open(fd, CHANNEL_WRITE, "stream", &channel));
+	assert_null(snapshot_sender_create(channel, plans, BLOCKS, &sender));
+	assert_null(snapshot_sender_begin(sender));
+	return sender;
+}
+
+/* The descriptor of a stream with @memory's content, at its start. */
+static int stream_of(struct memory *memory)
+{
+	int fd = memfd_create("stream", MFD_CLOEXEC);
+	struct snapshot_sender *sender = sender_for(memory, dup(fd));
+	struct ram_save_options options = {.channels = 3, .sender = sender};
+	struct ram_save_progress progress;
+	struct ram_save *saving;
+
+	assert_null(ram_save_create(memory->map, NULL, &options, &saving));
+	assert_null(ram_save_run(saving));
+	ram_save_progress(saving, &progress);
+	assert_int_equal(progress.done, progress.total);
+	ram_save_destroy(saving);
+	assert_null(snapshot_sender_finish(sender));
+	snapshot_sender_destroy(sender);
+	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+	return fd;
+}
+
+/* Fills @memory from @fd, or tells why not. */
+static struct error *receive(struct memory *memory, int fd)
+{
+	AUTO_SNAPSHOT_FILE struct snapshot_file *file = NULL;
+	AUTO_RAM_RECEIVE struct ram_receive *receiving = NULL;
+	struct ram_load_progress progress;
+	struct channel *channel;
+
+	assert_null(channel_open(fd, CHANNEL_READ, "stream", &channel));
+	assert_null(snapshot_receive(channel, false, &file));
+	TRY(ram_receive_create(memory->map, file, &receiving));
+	TRY(ram_receive_run(receiving));
+	ram_receive_progress(receiving, &progress);
+	assert_int_equal(progress.done, progress.total);
+	return NULL;
+}
+
+static void test_memory_comes_back_from_a_stream(void **unused)
+{
+	struct memory from, to;
+
+	assert_true(memory_create(&from, RAM_BACKING_ANON));
+	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	fill(&from, 1);
+	assert_null(receive(&to, stream_of(&from)));
+	assert_true(ram_block_resident(to.blocks[0]) <= ram_block_resident(from.blocks[0]));
+	check(&to, 1);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void test_a_stream_goes_from_one_end_of_memory_to_the_other(void **unused)
+{
+	AUTO_SNAPSHOT_FILE struct snapshot_file *file = NULL;
+	struct snapshot_record record;
+	struct channel *channel;
+	uint64_t place, last = 0;
+	struct memory from;
+	uint8_t *chunk = malloc(SNAPSHOT_CHUNK_SIZE);
+	bool more;
+
+	assert_true(memory_create(&from, RAM_BACKING_ANON));
+	fill(&from, 1);
+	assert_null(channel_open(stream_of(&from), CHANNEL_READ, "stream", &channel));
+	assert_null(snapshot_receive(channel, false, &file));
+	for (;;) {
+		assert_null(snapshot_receiver_next(file->receiver, &record, &more));
+		if (!more)
+			break;
+		place = (uint64_t)record.block << 32 | (record.chunk + 1);
+		assert_true(place > last);
+		last = place;
+		assert_null(snapshot_receiver_pages(file->receiver, &record, chunk));
+	}
+	free(chunk);
+	memory_destroy(&from);
+}
+
+static void test_a_stream_for_unplugged_memory_is_refused(void **unused)
+{
+	struct memory from, to;
+	struct error *error;
+
+	assert_true(memory_create(&from, RAM_BACKING_ANON));
+	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	fill(&from, 1);
+	assert_int_equal(memory_region_unplug(to.map, to.elastic, UNIT, UNIT), 0);
+	error = receive(&to, stream_of(&from));
+	assert_non_null(error);
+	assert_non_null(strstr(error_message(error), "not plugged"));
+	error_free(error);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void *cancel_soon(void *saving)
+{
+	usleep(20000);
+	ram_save_cancel(saving);
+	return NULL;
+}
+
+static void test_a_save_that_nobody_reads_can_be_cancelled(void **unused)
+{
+	struct snapshot_sender *sender;
+	struct ram_save_options options = {.channels = 2};
+	struct ram_save *saving;
+	struct memory from;
+	struct error *error;
+	pthread_t thread;
+	int ends[2];
+
+	assert_true(memory_create(&from, RAM_BACKING_ANON));
+	fill(&from, 1);
+	assert_int_equal(pipe(ends), 0);
+	sender = options.sender = sender_for(&from, ends[1]);
+	assert_null(ram_save_create(from.map, NULL, &options, &saving));
+	assert_int_equal(pthread_create(&thread, NULL, cancel_soon, saving), 0);
+	error = ram_save_run(saving);
+	assert_int_equal(error_code(error), ECANCELED);
+	error_free(error);
+	pthread_join(thread, NULL);
+	ram_save_destroy(saving);
+	snapshot_sender_destroy(sender);
+	close(ends[0]);
+	memory_destroy(&from);
+}
+
 /* --- While it is written to -------------------------------------------------------------------- */
 
 struct scribbler {
@@ -421,6 +567,38 @@ static void save_live(enum ram_backing backing)
 					 0);
 	}
 	load(&to, path, false, 2);
+	check(&to, 3);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void test_memory_that_is_written_to_is_sent_as_it_was(void **unused)
+{
+	struct ram_save_options options = {.channels = 2};
+	struct scribbler scribbler = {};
+	struct memory from, to;
+	struct ram_save *saving;
+	pthread_t thread;
+	int fd = memfd_create("stream", MFD_CLOEXEC);
+
+	if (!memory_create(&from, RAM_BACKING_ANON) || !memory_create(&to, RAM_BACKING_ANON) ||
+	    !open_userfault(&from))
+		skip();
+	fill(&from, 3);
+	options.sender = sender_for(&from, dup(fd));
+	assert_null(ram_save_create(from.map, NULL, &options, &saving));
+	assert_null(ram_save_watch(saving, from.userfault));
+	assert_null(ram_save_protect(saving));
+	scribbler = (struct scribbler){.memory = &from};
+	assert_int_equal(pthread_create(&thread, NULL, scribble, &scribbler), 0);
+	assert_null(ram_save_run(saving));
+	__atomic_store_n(&scribbler.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	ram_save_destroy(saving);
+	assert_null(snapshot_sender_finish(options.sender));
+	snapshot_sender_destroy(options.sender);
+	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+	assert_null(receive(&to, fd));
 	check(&to, 3);
 	memory_destroy(&from);
 	memory_destroy(&to);
@@ -588,6 +766,11 @@ int main(void)
 	    cmocka_unit_test(test_a_damaged_page_is_refused),
 	    cmocka_unit_test(test_content_for_unplugged_memory_is_refused),
 	    cmocka_unit_test(test_a_cancelled_save_leaves_the_old_file),
+	    cmocka_unit_test(test_memory_comes_back_from_a_stream),
+	    cmocka_unit_test(test_a_stream_goes_from_one_end_of_memory_to_the_other),
+	    cmocka_unit_test(test_a_stream_for_unplugged_memory_is_refused),
+	    cmocka_unit_test(test_a_save_that_nobody_reads_can_be_cancelled),
+	    cmocka_unit_test(test_memory_that_is_written_to_is_sent_as_it_was),
 	    cmocka_unit_test(test_anonymous_memory_that_is_written_to_is_saved_as_it_was),
 	    cmocka_unit_test(test_memfd_that_is_written_to_is_saved_as_it_was),
 	    cmocka_unit_test(test_huge_pages_that_are_written_to_are_saved_as_they_were),
