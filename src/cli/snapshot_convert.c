@@ -38,9 +38,9 @@ const struct cli_command cli_snapshot_convert = {
     .maximum = 2,
     .summary = "Make a snapshot file of a stream",
     .description =
-	"Takes what 'godwit save' has sent to a command, a pipe or a descriptor, and writes a file "
-	"that\nall tools read, with every page checked on its way. What is at OUT is replaced when "
-	"the whole\nstream has come.",
+	"Takes what 'godwit save' has sent to a command, a pipe or a descriptor, and "
+	"writes a file\nthat all tools read. Every page is checked on its way. What is at "
+	"OUT is replaced when\nthe whole stream has come.",
     .options = options,
     .run = run_convert,
 };
