@@ -65,7 +65,7 @@ def forget(path):
 class Godwit(Machine):
     """A guest that has not run one instruction."""
 
-    options = {"direct": True, "channels": CHANNELS}
+    options = {"channels": CHANNELS}
 
     def __init__(self, size):
         super().__init__("--kernel", BUILD / "tests/mini/moving.elf", "--cmdline", "mini rounds=20000",
@@ -81,10 +81,10 @@ class Godwit(Machine):
         assert "error" not in found, found
         return seconds, processor_seconds(self.process.pid) - before
 
-    @classmethod
-    def restore(cls, path, _size):
+    @staticmethod
+    def restore(path, _size):
         """From the start of the process until it answers: everything is there then."""
-        with Restored(path, "--paused", *(["--direct"] if cls.options["direct"] else [])) as machine:
+        with Restored(path, "--paused") as machine:
             return machine.seconds, processor_seconds(machine.process.pid)
 
     @staticmethod

@@ -29,7 +29,10 @@ static const struct cli_option options[] = {
      "share the file's pages with other clones, copying what is\nwritten to"},
     {"verify", CLI_REQUIRED, "WHEN", "a clone's pages: meanwhile (default), first or never"},
     {"channels", CLI_REQUIRED, "N", "threads that read, 1 to 16 (default: 2)"},
-    {"direct", CLI_FLAG, NULL, "read past the page cache (O_DIRECT)"},
+    {"direct", CLI_FLAG, NULL,
+     "read past the page cache (O_DIRECT) or not at all;\n"
+     "without, where the file system can"},
+    {"cached", CLI_FLAG, NULL, "read through the page cache"},
     {"base", CLI_REQUIRED, "FILE", "where the snapshot's base is now"},
     {"name", CLI_REQUIRED, "NAME", "another name for the VM"},
     {"kernel", CLI_REQUIRED, "FILE", "where the kernel is now, for the next reset"},
@@ -216,7 +219,7 @@ static struct error *check_clone(const struct cli_arguments *arguments,
 		return error_usage(
 		    "--lazy is needless with --clone, which brings nothing before it "
 		    "is needed: leave it out");
-	if (restore->direct)
+	if (restore->direct == SNAPSHOT_DIRECT_ON)
 		return error_usage("--direct reads past the page cache, and a --clone shares it: "
 				   "leave one out");
 	if (cli_has(arguments, "base"))
@@ -234,7 +237,7 @@ static struct error *check_clone(const struct cli_arguments *arguments,
 static struct error *open_stream(const struct cli_arguments *arguments, struct channel *channel,
 				 struct snapshot_file **file)
 {
-	static const char *const needs_file[] = {"lazy", "clone", "direct", "base"};
+	static const char *const needs_file[] = {"lazy", "clone", "direct", "cached", "base"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(needs_file); i++)
 		if (cli_has(arguments, needs_file[i])) {
@@ -263,11 +266,18 @@ static struct error *open_file(const struct cli_arguments *arguments, struct sna
 	return cli_has(arguments, "clone") ? ram_share_supports(*file) : NULL;
 }
 
+static enum snapshot_direct wanted_direct(const struct cli_arguments *arguments)
+{
+	if (cli_has(arguments, "direct"))
+		return SNAPSHOT_DIRECT_ON;
+	return cli_has(arguments, "cached") ? SNAPSHOT_DIRECT_OFF : SNAPSHOT_DIRECT_AUTO;
+}
+
 static struct error *run_restore(const struct cli_arguments *arguments, int *status)
 {
 	AUTO_FREE struct machine_config *config = calloc(1, sizeof(*config));
 	struct restore restore = {.options = {.lazy = cli_has(arguments, "lazy"),
-					      .direct = cli_has(arguments, "direct"),
+					      .direct = wanted_direct(arguments),
 					      .clone = cli_has(arguments, "clone"),
 					      .cancelled = cancelled,
 					      .lost = lost,
@@ -289,8 +299,10 @@ static struct error *run_restore(const struct cli_arguments *arguments, int *sta
 	if (channels < 1 || channels > RAM_LOAD_CHANNELS_MAX)
 		return error_usage("--channels: %lu is not 1 to %d", (unsigned long)channels,
 				   RAM_LOAD_CHANNELS_MAX);
-	if (restore.options.lazy && restore.options.direct)
+	if (restore.options.lazy && restore.options.direct == SNAPSHOT_DIRECT_ON)
 		return error_usage("--direct is for a restore that is not --lazy: leave one out");
+	if (cli_has(arguments, "direct") && cli_has(arguments, "cached"))
+		return error_usage("--direct and --cached exclude each other: leave one out");
 	TRY(check_clone(arguments, &restore.options));
 	restore.options.channels = (uint32_t)channels;
 	if (isatty(STDERR_FILENO))

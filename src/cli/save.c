@@ -21,7 +21,10 @@
 static const struct cli_option options[] = {
     {"live", CLI_FLAG, NULL, "let the guest run: the image is that of one moment"},
     {"channels", CLI_REQUIRED, "N", "threads that write, 1 to 16 (default: 2; a stream: 1)"},
-    {"direct", CLI_FLAG, NULL, "write past the page cache (O_DIRECT)"},
+    {"direct", CLI_FLAG, NULL,
+     "write past the page cache (O_DIRECT) or not at all;\n"
+     "without, where the file system can"},
+    {"cached", CLI_FLAG, NULL, "write through the page cache"},
     {"base", CLI_REQUIRED, "FILE", "write only what is not in this snapshot already"},
     {"no-wait", CLI_FLAG, NULL, "print the job's id and return at once"},
     {"json", CLI_FLAG, NULL, "print the job as JSON"},
@@ -63,7 +66,7 @@ static void draw(const json_t *job, bool last)
 static struct error *check_stream(const struct cli_arguments *arguments,
 				  const struct stream_target *target, uint64_t channels)
 {
-	static const char *const needs_file[] = {"direct", "base"};
+	static const char *const needs_file[] = {"direct", "cached", "base"};
 
 	if (target->kind == STREAM_NONE)
 		return NULL;
@@ -137,9 +140,10 @@ static struct error *start_save(const struct cli_arguments *arguments, struct qm
 		close_fd(&target->fd);
 		channels = 1;
 	}
-	request =
-	    json_pack("{s:s, s:b, s:b, s:I}", "file", file, "live", cli_has(arguments, "live"),
-		      "direct", cli_has(arguments, "direct"), "channels", (json_int_t)channels);
+	request = json_pack("{s:s, s:b, s:I}", "file", file, "live", cli_has(arguments, "live"),
+			    "channels", (json_int_t)channels);
+	if (cli_has(arguments, "direct") || cli_has(arguments, "cached"))
+		json_object_set_new(request, "direct", json_boolean(cli_has(arguments, "direct")));
 	if (cli_has(arguments, "base")) {
 		struct error *error = absolute(cli_value(arguments, "base", NULL), base);
 
@@ -202,6 +206,8 @@ static struct error *run_save(const struct cli_arguments *arguments, int *status
 
 	TRY(error_prefix(number_parse(cli_value(arguments, "channels", "2"), UINT32_MAX, &channels),
 			 "--channels"));
+	if (cli_has(arguments, "direct") && cli_has(arguments, "cached"))
+		return error_usage("--direct and --cached exclude each other: leave one out");
 	TRY(stream_target_parse(arguments->positional[1], &target));
 	TRY(check_stream(arguments, &target, channels));
 	error = save(arguments, &target, channels);
@@ -221,7 +227,7 @@ const struct cli_command cli_save = {
 	"save: 'godwit jobs' shows it and cancels it.\n"
 	"A command (exec:'zstd -o FILE'), an inherited descriptor or a named pipe gets the same as "
 	"a\n"
-	"stream; --direct, --base and --channels need a file.",
+	"stream; --direct, --cached, --base and --channels need a file.",
     .options = options,
     .run = run_save,
 };

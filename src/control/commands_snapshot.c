@@ -35,13 +35,16 @@ struct error *command_godwit_save(void *context, json_t *arguments, json_t **res
 	struct control *control = context;
 	struct machine_save_options options = {
 	    .path = qmp_string(arguments, "file", NULL),
-	    .direct = qmp_boolean(arguments, "direct", false),
+	    .direct = SNAPSHOT_DIRECT_AUTO,
 	    .live = qmp_boolean(arguments, "live", false),
 	    .base = qmp_string(arguments, "base", NULL),
 	};
 	uint64_t channels;
 	struct job *job;
 
+	if (json_object_get(arguments, "direct"))
+		options.direct = qmp_boolean(arguments, "direct", false) ? SNAPSHOT_DIRECT_ON
+									 : SNAPSHOT_DIRECT_OFF;
 	TRY(open_stream(control, options.path, &options.stream));
 	channels = qmp_size(arguments, "channels", options.stream ? 1 : CHANNELS);
 	if (channels < 1 || channels > RAM_SAVE_CHANNELS_MAX) {

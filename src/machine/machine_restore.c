@@ -255,7 +255,8 @@ static struct error *restore_parts(struct lazy_restore *restore,
 {
 	struct machine *machine = restore->machine;
 
-	if (restore->file->receiver && (options->lazy || options->clone || options->direct))
+	if (restore->file->receiver &&
+	    (options->lazy || options->clone || options->direct == SNAPSHOT_DIRECT_ON))
 		return error_usage("%s: '%s' is a stream, whose bytes come only in their order: "
 				   "make a file of it ('godwit snapshot convert')",
 				   options->lazy    ? "lazy"

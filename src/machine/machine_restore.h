@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "machine/machine.h"
+#include "snapshot/snapshot_direct.h"
 #include "snapshot/snapshot_file.h"
 
 /*
@@ -37,9 +38,9 @@ enum machine_verify {
 };
 
 struct machine_restore_options {
-	uint32_t channels; /* threads that bring memory: 1 to RAM_LOAD_CHANNELS_MAX */
-	bool direct;	   /* read past the page cache; not when lazy */
-	bool lazy;	   /* config.lazy must have been set for machine_create */
+	uint32_t channels;	     /* threads that bring memory: 1 to RAM_LOAD_CHANNELS_MAX */
+	enum snapshot_direct direct; /* for reading all of it before the guest goes on */
+	bool lazy;		     /* config.lazy must have been set for machine_create */
 	bool clone; /* config went through machine_restore_clone_config; neither of these two */
 	enum machine_verify verify; /* of a clone */
 	/* Called now and then while memory is brought before the guest goes on. NULL: not. */

@@ -357,8 +357,7 @@ static struct error *prepare(struct machine_save *save)
 	struct machine *machine = save->machine;
 	struct snapshot_writer_options writer = {.path = save->options.path,
 						 .direct = save->options.direct};
-	struct ram_save_options memory = {.channels = save->options.channels,
-					  .direct = save->options.direct};
+	struct ram_save_options memory = {.channels = save->options.channels};
 	struct snapshot_block_plan plans[SNAPSHOT_BLOCKS_MAX];
 	uint32_t blocks = ram_save_plan(machine->map, plans, SNAPSHOT_BLOCKS_MAX);
 
@@ -385,6 +384,7 @@ static struct error *prepare(struct machine_save *save)
 	} else {
 		TRY(snapshot_writer_create(&writer, plans, blocks, &save->writer));
 		save->head = snapshot_writer_head(save->writer);
+		memory.direct = snapshot_writer_is_direct(save->writer);
 	}
 	return ram_save_create(machine->map, save->writer, &memory, &save->memory);
 }
@@ -416,7 +416,7 @@ static struct error *check_start(const struct machine *machine,
 				 "a save is under way already: wait for it or cancel its job");
 	if (!options->stream)
 		return NULL;
-	if (options->direct)
+	if (options->direct == SNAPSHOT_DIRECT_ON)
 		return error_usage("direct: needs a file, and %s takes bytes only in their order",
 				   options->path);
 	if (options->base)

@@ -14,6 +14,7 @@
 #include "base/channel.h"
 #include "base/error.h"
 #include "machine/machine.h"
+#include "snapshot/snapshot_direct.h"
 
 struct machine_save_options {
 	const char *path; /* a name for the file, or for messages about the stream */
@@ -22,10 +23,10 @@ struct machine_save_options {
 	 * machine_save_start also on error; NULL: into a file. One channel then, not direct, no base.
 	 */
 	struct channel *stream;
-	uint32_t channels; /* 1 to RAM_SAVE_CHANNELS_MAX */
-	bool direct;	   /* pages go past the page cache */
-	bool live;	   /* the guest runs on meanwhile */
-	const char *base;  /* a snapshot whose pages need not be written again, or NULL */
+	uint32_t channels;	     /* 1 to RAM_SAVE_CHANNELS_MAX */
+	enum snapshot_direct direct; /* of the pages */
+	bool live;		     /* the guest runs on meanwhile */
+	const char *base;	     /* a snapshot whose pages need not be written again, or NULL */
 };
 
 struct machine_save_progress {

@@ -60,7 +60,8 @@ struct load_channel {
 struct ram_load {
 	struct ram_load_options options;
 	const struct snapshot_file *file;
-	int fd; /* of the file, with O_DIRECT if wanted */
+	int fd; /* of the file, for its pages */
+	bool direct;
 	struct loaded_block *blocks;
 	uint32_t block_count;
 	uint64_t pieces;
@@ -360,7 +361,7 @@ static struct error *start_channel(struct ram_load *load, struct load_channel *c
 		channel->pieces[i].next_free = channel->free;
 		channel->free = &channel->pieces[i];
 	}
-	TRY(page_io_create(load->fd, load->options.direct, PAGE_IO_READ, read_ended, channel,
+	TRY(page_io_create(load->fd, load->direct, PAGE_IO_READ, read_ended, channel,
 			   &channel->io));
 	snprintf(name, sizeof(name), "load%u", index);
 	TRY(thread_start(&channel->thread, name, load_thread, channel));
@@ -418,7 +419,6 @@ struct error *ram_load_create(const struct memory_map *map, const struct snapsho
 {
 	AUTO_RAM_LOAD struct ram_load *load = calloc(1, sizeof(*load));
 	struct ram_block *block;
-	char path[64];
 
 	if (!load)
 		return error_system(ENOMEM, "a restore");
@@ -430,13 +430,8 @@ struct error *ram_load_create(const struct memory_map *map, const struct snapsho
 	load->channels = calloc(options->channels, sizeof(*load->channels));
 	if (!load->blocks || !load->channels)
 		return error_system(ENOMEM, "a restore");
-	/* A description of our own, since O_DIRECT belongs to it; by descriptor, not by a name that
-	 * may have become another file's. */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
-	load->fd = open(path, O_RDONLY | O_CLOEXEC | (options->direct ? O_DIRECT : 0));
-	if (load->fd < 0)
-		return error_system(errno, "cannot read snapshot '%s'%s", file->path,
-				    options->direct ? " with O_DIRECT" : "");
+	TRY(snapshot_direct_open(file->fd, O_RDONLY, options->direct, file->path, &load->fd,
+				 &load->direct));
 	for (uint32_t i = 0; (block = ram_blocks_at(map, i)); i++)
 		add_block(load, block, snapshot_file_block(file, block->name));
 	*result = TAKE_PTR(load);

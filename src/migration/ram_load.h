@@ -14,13 +14,14 @@
 
 #include "base/error.h"
 #include "memory/memory_map.h"
+#include "snapshot/snapshot_direct.h"
 #include "snapshot/snapshot_file.h"
 
 #define RAM_LOAD_CHANNELS_MAX 16
 
 struct ram_load_options {
 	uint32_t channels; /* 1 to RAM_LOAD_CHANNELS_MAX */
-	bool direct;	   /* past the page cache */
+	enum snapshot_direct direct;
 };
 
 struct ram_load_progress {

@@ -39,7 +39,8 @@ struct snapshot_writer {
 	char *path;	    /* resolved: where the file goes */
 	char *partial_path; /* NULL when there is none (any more) */
 	int fd;		    /* for everything but pages */
-	int pages_fd;	    /* the same one unless direct */
+	int pages_fd;
+	bool direct; /* pages_fd goes past the page cache */
 	int folder_fd;
 	bool based; /* has a base */
 	uint8_t id[SNAPSHOT_ID_SIZE];
@@ -172,7 +173,7 @@ static struct error *check_target(const struct snapshot_writer *writer,
 	return NULL;
 }
 
-static struct error *open_partial(struct snapshot_writer *writer, bool direct)
+static struct error *open_partial(struct snapshot_writer *writer, enum snapshot_direct direct)
 {
 	AUTO_FREE char *folder = snapshot_path_folder(writer->path);
 
@@ -191,16 +192,8 @@ static struct error *open_partial(struct snapshot_writer *writer, bool direct)
 		writer->partial_path = NULL;
 		return error;
 	}
-	writer->pages_fd = writer->fd;
-	if (!direct)
-		return NULL;
-	writer->pages_fd = open(writer->partial_path, O_WRONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
-	if (writer->pages_fd >= 0)
-		return NULL;
-	if (errno == EINVAL)
-		return error_new(EINVAL, "the file system of %s has no direct I/O: leave that out",
-				 writer->path);
-	return error_system(errno, "cannot open %s for direct I/O", writer->partial_path);
+	return snapshot_direct_open(writer->fd, O_WRONLY, direct, writer->path, &writer->pages_fd,
+				    &writer->direct);
 }
 
 /* Refuses a base that cannot be one, or whose chain is as long as a reader takes. */
@@ -258,8 +251,7 @@ void snapshot_writer_destroy(struct snapshot_writer *writer)
 		return;
 	if (writer->partial_path)
 		unlink(writer->partial_path);
-	if (writer->pages_fd != writer->fd)
-		close_fd(&writer->pages_fd);
+	close_fd(&writer->pages_fd);
 	close_fd(&writer->fd);
 	close_fd(&writer->folder_fd);
 	for (uint32_t i = 0; i < writer->block_count; i++) {
@@ -320,6 +312,11 @@ static void ensure_layout(struct snapshot_writer *writer)
 int snapshot_writer_fd(const struct snapshot_writer *writer)
 {
 	return writer->pages_fd;
+}
+
+bool snapshot_writer_is_direct(const struct snapshot_writer *writer)
+{
+	return writer->direct;
 }
 
 uint64_t snapshot_writer_page_offset(struct snapshot_writer *writer, uint32_t block, uint64_t page)

@@ -14,7 +14,7 @@
  * that is killed leaves the old file whole, and a partial one that no reader accepts: its first
  * bytes are written last. A name that is a symbolic link stays one: what it leads to is replaced.
  *
- * With @direct the pages go past the page cache and everything else through it, to other 4 KiB of
+ * With direct I/O the pages go past the page cache and everything else through it, to other 4 KiB of
  * the file, so neither sees the other's; one sync covers both.
  *
  * Threads: page_offset and set_chunk for different chunks from any thread; everything else from one
@@ -31,6 +31,7 @@
 #include "base/error.h"
 #include "base/state.h"
 #include "snapshot/snapshot_checksum.h"
+#include "snapshot/snapshot_direct.h"
 #include "snapshot/snapshot_format.h"
 
 struct snapshot_writer;
@@ -48,7 +49,7 @@ struct error *snapshot_plan_check(const struct snapshot_block_plan *blocks,
 
 struct snapshot_writer_options {
 	const char *path;
-	bool direct; /* the pages are written with O_DIRECT; refused where that is not possible */
+	enum snapshot_direct direct; /* for the pages */
 	/*
 	 * Pages may be inherited from it; NULL: none. Borrowed, open with its own bases. @path must
 	 * not be it, nor one that it builds on; one with SNAPSHOT_CHAIN_MAX - 1 bases is refused.
@@ -75,8 +76,9 @@ struct error *snapshot_writer_add_bytes(struct snapshot_writer *writer, const ch
 					uint32_t instance, uint32_t version, const void *bytes,
 					size_t size) MUST_CHECK;
 
-/* Where pages go: a descriptor for pwrite (O_DIRECT if asked for), and the offset in the file. */
+/* Where pages go: a descriptor for pwrite, whether it has O_DIRECT, and the offset in the file. */
 int snapshot_writer_fd(const struct snapshot_writer *writer);
+bool snapshot_writer_is_direct(const struct snapshot_writer *writer);
 /* The first call, for whatever page, ends the adding of sections. */
 uint64_t snapshot_writer_page_offset(struct snapshot_writer *writer, uint32_t block, uint64_t page);
 /*

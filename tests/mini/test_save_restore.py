@@ -429,7 +429,7 @@ def test_cancelled_save_leaves_the_old_file(counting, tmp_path, options):
     vm.save(file)
     old = file.read_bytes()
     with Injected(vm, "pwrite64", HOLD) as held:
-        job = vm.save(file, "--no-wait", *options).stdout.strip()
+        job = vm.save(file, "--no-wait", "--cached", *options).stdout.strip()
         held.wait_reached()
         vm.cli("jobs", vm.name, "--cancel", job)
     assert vm.wait_job(job)["error"] == "the save was cancelled"
@@ -455,7 +455,7 @@ def test_guest_runs_on_during_a_live_save_and_the_image_is_older(counting, tmp_p
 def test_end_of_the_machine_ends_its_save(counting, tmp_path):
     vm, file = counting, tmp_path / "snap"
     with Injected(vm, "pwrite64", HOLD) as held:
-        vm.save(file, "--no-wait")
+        vm.save(file, "--no-wait", "--cached")
         held.wait_reached()
         stop = subprocess.Popen([GODWIT, "stop", vm.name, "--force"], env=vm.environment)
         time.sleep(0.5)
@@ -470,7 +470,7 @@ STEPS = [("pwrite64", 1, False), ("pwrite64", 2, False), ("pwrite64", 3, False),
 
 
 @needs_strace
-@pytest.mark.parametrize("options", [(), ("--live",)])
+@pytest.mark.parametrize("options", [(), ("--cached",), ("--live",)])
 @pytest.mark.parametrize("call, number, new", STEPS)
 def test_killed_save_leaves_a_whole_file(counting, tmp_path, call, number, new, options):
     vm, file = counting, tmp_path / "snap"
@@ -492,7 +492,7 @@ def test_killed_save_leaves_a_whole_file(counting, tmp_path, call, number, new, 
 
 
 @needs_strace
-@pytest.mark.parametrize("options", [(), ("--live",)])
+@pytest.mark.parametrize("options", [(), ("--cached",), ("--live",)])
 @pytest.mark.parametrize("call, number, failure, message", [
     ("pwrite64", 1, "ENOSPC", "No space left on device"),
     ("pwrite64", 3, "EIO", "Input/output error"),

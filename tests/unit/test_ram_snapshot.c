@@ -125,7 +125,8 @@ static void check(struct memory *memory, unsigned int seed)
 		}
 }
 
-static struct snapshot_writer *writer_for(struct memory *memory, const char *name, bool direct,
+static struct snapshot_writer *writer_for(struct memory *memory, const char *name,
+					  enum snapshot_direct direct,
 					  const struct snapshot_file *base)
 {
 	struct snapshot_writer_options options = {.path = name, .direct = direct, .base = base};
@@ -138,14 +139,15 @@ static struct snapshot_writer *writer_for(struct memory *memory, const char *nam
 	return writer;
 }
 
-static void save(struct memory *memory, const char *name, bool direct, uint32_t channels,
-		 const struct snapshot_file *base)
+static void save(struct memory *memory, const char *name, enum snapshot_direct direct,
+		 uint32_t channels, const struct snapshot_file *base)
 {
-	struct ram_save_options options = {.channels = channels, .direct = direct, .base = base};
+	struct ram_save_options options = {.channels = channels, .base = base};
 	struct snapshot_writer *writer = writer_for(memory, name, direct, base);
 	struct ram_save_progress progress;
 	struct ram_save *saving;
 
+	options.direct = snapshot_writer_is_direct(writer);
 	assert_null(ram_save_create(memory->map, writer, &options, &saving));
 	assert_null(ram_save_run(saving));
 	ram_save_progress(saving, &progress);
@@ -155,7 +157,8 @@ static void save(struct memory *memory, const char *name, bool direct, uint32_t 
 	snapshot_writer_destroy(writer);
 }
 
-static void load(struct memory *memory, const char *name, bool direct, uint32_t channels)
+static void load(struct memory *memory, const char *name, enum snapshot_direct direct,
+		 uint32_t channels)
 {
 	struct ram_load_options options = {.channels = channels, .direct = direct};
 	struct snapshot_file *file;
@@ -172,7 +175,7 @@ static void load(struct memory *memory, const char *name, bool direct, uint32_t 
 	snapshot_file_close(file);
 }
 
-static void round_trip(enum ram_backing backing, bool direct, uint32_t channels)
+static void round_trip(enum ram_backing backing, enum snapshot_direct direct, uint32_t channels)
 {
 	struct memory from, to;
 
@@ -189,17 +192,22 @@ static void round_trip(enum ram_backing backing, bool direct, uint32_t channels)
 
 static void test_anonymous_memory_comes_back(void **unused)
 {
-	round_trip(RAM_BACKING_ANON, false, 2);
+	round_trip(RAM_BACKING_ANON, SNAPSHOT_DIRECT_OFF, 2);
 }
 
 static void test_huge_pages_come_back(void **unused)
 {
-	round_trip(RAM_BACKING_HUGETLB, false, 2);
+	round_trip(RAM_BACKING_HUGETLB, SNAPSHOT_DIRECT_OFF, 2);
 }
 
 static void test_memory_comes_back_past_the_page_cache(void **unused)
 {
-	round_trip(RAM_BACKING_ANON, true, 3);
+	round_trip(RAM_BACKING_ANON, SNAPSHOT_DIRECT_ON, 3);
+}
+
+static void test_memory_comes_back_past_the_page_cache_if_that_is_possible(void **unused)
+{
+	round_trip(RAM_BACKING_ANON, SNAPSHOT_DIRECT_AUTO, 2);
 }
 
 static void test_saving_fills_no_holes(void **unused)
@@ -210,7 +218,7 @@ static void test_saving_fills_no_holes(void **unused)
 	assert_true(memory_create(&memory, RAM_BACKING_MEMFD));
 	fill(&memory, 1);
 	before = ram_block_resident(memory.blocks[0]);
-	save(&memory, path, false, 1, NULL);
+	save(&memory, path, SNAPSHOT_DIRECT_OFF, 1, NULL);
 	assert_int_equal(ram_block_resident(memory.blocks[0]), before);
 	assert_true(ram_block_resident(memory.blocks[2]) <= UNIT);
 	for (uint64_t offset = 0; offset < BLOCK_SIZE; offset += PAGE)
@@ -226,8 +234,8 @@ static void test_loading_fills_no_holes(void **unused)
 	assert_true(memory_create(&from, RAM_BACKING_MEMFD));
 	assert_true(memory_create(&to, RAM_BACKING_MEMFD));
 	fill(&from, 1);
-	save(&from, path, false, 1, NULL);
-	load(&to, path, false, 1);
+	save(&from, path, SNAPSHOT_DIRECT_OFF, 1, NULL);
+	load(&to, path, SNAPSHOT_DIRECT_OFF, 1);
 	assert_true(ram_block_resident(to.blocks[0]) <= ram_block_resident(from.blocks[0]));
 	memory_destroy(&from);
 	memory_destroy(&to);
@@ -244,7 +252,7 @@ static void test_the_file_is_as_sparse_as_memory(void **unused)
 	for (int i = 0; i < BLOCKS; i++)
 		for (uint64_t offset = 0; offset < memory.blocks[i]->size; offset += PAGE)
 			stored += is_plugged(i, offset) && pattern(i, offset, 1) ? PAGE : 0;
-	save(&memory, path, true, 2, NULL);
+	save(&memory, path, SNAPSHOT_DIRECT_ON, 2, NULL);
 	assert_int_equal(stat(path, &status), 0);
 	/* Bitmaps, checksums and the file system's own blocks beside the pages. */
 	assert_in_range((uint64_t)status.st_blocks * 512, stored, stored + KIB(512));
@@ -260,12 +268,12 @@ static void test_only_changes_are_stored_over_a_base(void **unused)
 	assert_true(memory_create(&from, RAM_BACKING_ANON));
 	assert_true(memory_create(&to, RAM_BACKING_ANON));
 	fill(&from, 1);
-	save(&from, base_path, false, 2, NULL);
+	save(&from, base_path, SNAPSHOT_DIRECT_OFF, 2, NULL);
 	from.blocks[0]->host[PAGE] ^= 0xff;		    /* changed */
 	from.blocks[1]->host[3 * PAGE] = 1;		    /* was zero */
 	memset(from.blocks[1]->host + MIB(1), 0, KIB(256)); /* is zero now */
 	assert_null(snapshot_file_open(base_path, NULL, &base));
-	save(&from, path, false, 2, base);
+	save(&from, path, SNAPSHOT_DIRECT_OFF, 2, base);
 	snapshot_file_close(base);
 	assert_null(snapshot_file_open(path, NULL, &file));
 	for (int i = 0; i < BLOCKS; i++)
@@ -273,7 +281,7 @@ static void test_only_changes_are_stored_over_a_base(void **unused)
 			stored += (uint64_t)__builtin_popcountll(file->blocks[i].stored[chunk]);
 	assert_int_equal(stored, 2);
 	snapshot_file_close(file);
-	load(&to, path, false, 2);
+	load(&to, path, SNAPSHOT_DIRECT_OFF, 2);
 	for (int i = 0; i < BLOCKS; i++)
 		assert_memory_equal(from.blocks[i]->host, to.blocks[i]->host, from.blocks[i]->size);
 	memory_destroy(&from);
@@ -292,7 +300,7 @@ static void test_a_damaged_page_is_refused(void **unused)
 	assert_true(memory_create(&from, RAM_BACKING_ANON));
 	assert_true(memory_create(&to, RAM_BACKING_ANON));
 	fill(&from, 1);
-	save(&from, path, false, 1, NULL);
+	save(&from, path, SNAPSHOT_DIRECT_OFF, 1, NULL);
 	assert_null(snapshot_file_open(path, NULL, &file));
 	FILE *raw = fopen(path, "r+");
 
@@ -319,7 +327,7 @@ static void test_content_for_unplugged_memory_is_refused(void **unused)
 	assert_true(memory_create(&from, RAM_BACKING_ANON));
 	assert_true(memory_create(&to, RAM_BACKING_ANON));
 	fill(&from, 1);
-	save(&from, path, false, 1, NULL);
+	save(&from, path, SNAPSHOT_DIRECT_OFF, 1, NULL);
 	assert_int_equal(memory_region_unplug(to.map, to.elastic, UNIT, UNIT), 0);
 	assert_null(snapshot_file_open(path, NULL, &file));
 	error = ram_load_check(to.map, file);
@@ -341,7 +349,7 @@ static void test_a_cancelled_save_leaves_the_old_file(void **unused)
 
 	assert_true(memory_create(&memory, RAM_BACKING_ANON));
 	fill(&memory, 1);
-	save(&memory, path, false, 1, NULL);
+	save(&memory, path, SNAPSHOT_DIRECT_OFF, 1, NULL);
 	writer = writer_for(&memory, path, false, NULL);
 	assert_null(ram_save_create(memory.map, writer, &options, &saving));
 	ram_save_cancel(saving);
@@ -352,7 +360,7 @@ static void test_a_cancelled_save_leaves_the_old_file(void **unused)
 	snapshot_writer_destroy(writer);
 	memory_destroy(&memory);
 	assert_true(memory_create(&memory, RAM_BACKING_ANON));
-	load(&memory, path, false, 1);
+	load(&memory, path, SNAPSHOT_DIRECT_OFF, 1);
 	check(&memory, 1);
 	memory_destroy(&memory);
 }
@@ -566,7 +574,7 @@ static void save_live(enum ram_backing backing)
 			assert_int_equal(ram_block_discard(from.blocks[i], 0, from.blocks[i]->size),
 					 0);
 	}
-	load(&to, path, false, 2);
+	load(&to, path, SNAPSHOT_DIRECT_OFF, 2);
 	check(&to, 3);
 	memory_destroy(&from);
 	memory_destroy(&to);
@@ -661,7 +669,7 @@ static void load_lazily(enum ram_backing backing, bool ask)
 	if (!memory_create(&from, backing) || !memory_create(&to, backing) || !open_userfault(&to))
 		skip();
 	fill(&from, 4);
-	save(&from, path, false, 2, NULL);
+	save(&from, path, SNAPSHOT_DIRECT_OFF, 2, NULL);
 	assert_null(snapshot_file_open(path, NULL, &file));
 	assert_null(ram_load_check(to.map, file));
 	assert_null(ram_lazy_create(to.map, file, to.userfault, &lazy_ops, &news, &lazy));
@@ -714,7 +722,7 @@ static void test_memory_that_was_given_back_does_not_come_again(void **unused)
 	if (!open_userfault(&to))
 		skip();
 	fill(&from, 4);
-	save(&from, path, false, 2, NULL);
+	save(&from, path, SNAPSHOT_DIRECT_OFF, 2, NULL);
 	assert_null(snapshot_file_open(path, NULL, &file));
 	assert_null(ram_lazy_create(to.map, file, to.userfault, &lazy_ops, &news, &lazy));
 	/* One page of a chunk, and several chunks. */
@@ -759,6 +767,7 @@ int main(void)
 	    cmocka_unit_test(test_anonymous_memory_comes_back),
 	    cmocka_unit_test(test_huge_pages_come_back),
 	    cmocka_unit_test(test_memory_comes_back_past_the_page_cache),
+	    cmocka_unit_test(test_memory_comes_back_past_the_page_cache_if_that_is_possible),
 	    cmocka_unit_test(test_saving_fills_no_holes),
 	    cmocka_unit_test(test_loading_fills_no_holes),
 	    cmocka_unit_test(test_the_file_is_as_sparse_as_memory),
