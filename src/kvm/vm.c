@@ -83,6 +83,8 @@ static void enable_improvements(struct kvm_vm *vm)
 			       ioctl(vm->vm_fd, KVM_ENABLE_CAP, &quirks) == 0;
 }
 
+static int write_routes(struct kvm_vm *vm);
+
 static struct error *create_interrupt_controllers(struct kvm_vm *vm, bool pit)
 {
 	struct kvm_pit_config pit_config = {.flags = KVM_PIT_SPEAKER_DUMMY};
@@ -103,7 +105,8 @@ static struct error *create_interrupt_controllers(struct kvm_vm *vm, bool pit)
 		if (ioctl(vm->vm_fd, KVM_GET_IRQCHIP, &vm->power_on->chips[i]) < 0)
 			return error_system(errno, "cannot read interrupt controller %u", i);
 	}
-	return NULL;
+	vm->has_pics = pit;
+	return write_routes(vm) < 0 ? error_system(errno, "cannot route interrupts") : NULL;
 }
 
 /* The width of this processor's physical addresses; a guest's can be no wider. */
@@ -192,8 +195,12 @@ void kvm_vm_send_msi(struct kvm_vm *vm, uint64_t address, uint32_t data)
 	ioctl(vm->vm_fd, KVM_SIGNAL_MSI, &msi);
 }
 
-/* Adds the routes that KVM had before the first MSI: the pins of the I/O APIC and the PICs. */
-static uint32_t add_pin_routes(struct kvm_irq_routing_entry *entries)
+/*
+ * Adds the pins of the I/O APIC, and those of the PICs for a guest that knows them. To one of hardware-
+ * reduced ACPI, which never masks them, they must not even exist: after a reset a PIC's request, or
+ * what is left of it, would be the first interrupt it takes, with the vector of an exception.
+ */
+static uint32_t add_pin_routes(const struct kvm_vm *vm, struct kvm_irq_routing_entry *entries)
 {
 	uint32_t count = 0;
 
@@ -202,7 +209,7 @@ static uint32_t add_pin_routes(struct kvm_irq_routing_entry *entries)
 		    .gsi = pin,
 		    .type = KVM_IRQ_ROUTING_IRQCHIP,
 		    .u.irqchip = {.irqchip = KVM_IRQCHIP_IOAPIC, .pin = pin}};
-	for (uint32_t pin = 0; pin < PIC_PINS; pin++)
+	for (uint32_t pin = 0; vm->has_pics && pin < PIC_PINS; pin++)
 		entries[count++] = (struct kvm_irq_routing_entry){
 		    .gsi = pin,
 		    .type = KVM_IRQ_ROUTING_IRQCHIP,
@@ -221,7 +228,7 @@ static int write_routes(struct kvm_vm *vm)
 
 	if (!table)
 		return -ENOMEM;
-	table->nr = add_pin_routes(table->entries);
+	table->nr = add_pin_routes(vm, table->entries);
 	for (size_t i = bitmap_next_set(vm->routes->used, 0, KVM_VM_MSI_ROUTES_MAX);
 	     i < KVM_VM_MSI_ROUTES_MAX;
 	     i = bitmap_next_set(vm->routes->used, i + 1, KVM_VM_MSI_ROUTES_MAX))

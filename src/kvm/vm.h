@@ -32,6 +32,7 @@ struct kvm_vm {
 
 	pthread_mutex_t routing_lock; /* guards the table */
 	struct kvm_msi_routes *routes;
+	bool has_pics;			    /* interrupt lines lead to them, too */
 	struct kvm_irqchip_state *power_on; /* of the interrupt controllers, for reset */
 
 	bool clock_stopped; /* main thread: the guest's clock stands at clock_ns */
@@ -39,7 +40,7 @@ struct kvm_vm {
 };
 
 /*
- * Opens /dev/kvm, makes a VM with in-kernel local APICs, I/O APIC and PIC (the PIT only with @pit),
+ * Opens /dev/kvm, makes a VM with in-kernel local APICs and I/O APIC (PICs and PIT only with @pit),
  * and checks the capabilities godwit needs; an error names what is missing and what to do (load the
  * module, permissions).
  */
