@@ -18,12 +18,12 @@ MACHINES = {
 }
 STRESS = ("stress-ng --vm 1 --vm-bytes 96M --vm-method all --verify -t 0 --temp-path /tmp >/tmp/stress 2>&1 & "
           "echo $! >/tmp/stress.pid; "
-          # A counter in memory, and beside it a copy that must never be far away.
-          "(i=0; while :; do i=$((i+1)); echo $i >/tmp/count; sleep 0.02; done) >/dev/null 2>&1 &")
+          "(i=0; while :; do i=$((i+1)); echo $i >/tmp/new; mv /tmp/new /tmp/count; sleep 0.02; done) "
+          ">/dev/null 2>&1 &")
 
 
 def count(guest):
-    return int(guest.sh("cat /tmp/count || cat /tmp/count"))
+    return int(guest.sh("cat /tmp/count"))
 
 
 def check_goes_on(guest, at_least):

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Guest memory into a snapshot file and back: in place, while it is written to, eagerly, lazily. */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -84,6 +85,23 @@ static bool open_userfault(struct memory *memory)
 
 	error_free(error);
 	return !error;
+}
+
+/*
+ * Two memories, @watched of them (or none) with a userfault. Without huge pages or without the
+ * privilege here the test is skipped, and nothing stays.
+ */
+static void create_two(struct memory *from, struct memory *to, enum ram_backing backing,
+		       struct memory *watched)
+{
+	bool created = memory_create(from, backing);
+
+	created = memory_create(to, backing) && created;
+	if (created && (!watched || open_userfault(watched)))
+		return;
+	memory_destroy(from);
+	memory_destroy(to);
+	skip();
 }
 
 /*
@@ -179,8 +197,7 @@ static void round_trip(enum ram_backing backing, enum snapshot_direct direct, ui
 {
 	struct memory from, to;
 
-	if (!memory_create(&from, backing) || !memory_create(&to, backing))
-		skip();
+	create_two(&from, &to, backing, NULL);
 	fill(&from, 1);
 	save(&from, path, direct, channels, NULL);
 	check(&from, 1);
@@ -231,8 +248,7 @@ static void test_loading_fills_no_holes(void **unused)
 {
 	struct memory from, to;
 
-	assert_true(memory_create(&from, RAM_BACKING_MEMFD));
-	assert_true(memory_create(&to, RAM_BACKING_MEMFD));
+	create_two(&from, &to, RAM_BACKING_MEMFD, NULL);
 	fill(&from, 1);
 	save(&from, path, SNAPSHOT_DIRECT_OFF, 1, NULL);
 	load(&to, path, SNAPSHOT_DIRECT_OFF, 1);
@@ -265,8 +281,7 @@ static void test_only_changes_are_stored_over_a_base(void **unused)
 	struct snapshot_file *base, *file;
 	uint64_t stored = 0;
 
-	assert_true(memory_create(&from, RAM_BACKING_ANON));
-	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	create_two(&from, &to, RAM_BACKING_ANON, NULL);
 	fill(&from, 1);
 	save(&from, base_path, SNAPSHOT_DIRECT_OFF, 2, NULL);
 	from.blocks[0]->host[PAGE] ^= 0xff;		    /* changed */
@@ -297,8 +312,7 @@ static void test_a_damaged_page_is_refused(void **unused)
 	struct error *error;
 	uint8_t byte = 0x55;
 
-	assert_true(memory_create(&from, RAM_BACKING_ANON));
-	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	create_two(&from, &to, RAM_BACKING_ANON, NULL);
 	fill(&from, 1);
 	save(&from, path, SNAPSHOT_DIRECT_OFF, 1, NULL);
 	assert_null(snapshot_file_open(path, NULL, &file));
@@ -324,8 +338,7 @@ static void test_content_for_unplugged_memory_is_refused(void **unused)
 	struct snapshot_file *file;
 	struct error *error;
 
-	assert_true(memory_create(&from, RAM_BACKING_ANON));
-	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	create_two(&from, &to, RAM_BACKING_ANON, NULL);
 	fill(&from, 1);
 	save(&from, path, SNAPSHOT_DIRECT_OFF, 1, NULL);
 	assert_int_equal(memory_region_unplug(to.map, to.elastic, UNIT, UNIT), 0);
@@ -421,8 +434,7 @@ static void test_memory_comes_back_from_a_stream(void **unused)
 {
 	struct memory from, to;
 
-	assert_true(memory_create(&from, RAM_BACKING_ANON));
-	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	create_two(&from, &to, RAM_BACKING_ANON, NULL);
 	fill(&from, 1);
 	assert_null(receive(&to, stream_of(&from)));
 	assert_true(ram_block_resident(to.blocks[0]) <= ram_block_resident(from.blocks[0]));
@@ -463,8 +475,7 @@ static void test_a_stream_for_unplugged_memory_is_refused(void **unused)
 	struct memory from, to;
 	struct error *error;
 
-	assert_true(memory_create(&from, RAM_BACKING_ANON));
-	assert_true(memory_create(&to, RAM_BACKING_ANON));
+	create_two(&from, &to, RAM_BACKING_ANON, NULL);
 	fill(&from, 1);
 	assert_int_equal(memory_region_unplug(to.map, to.elastic, UNIT, UNIT), 0);
 	error = receive(&to, stream_of(&from));
@@ -512,8 +523,8 @@ static void test_a_save_that_nobody_reads_can_be_cancelled(void **unused)
 
 struct scribbler {
 	struct memory *memory;
-	bool stop; /* atomic */
-	uint64_t written;
+	bool stop;	/* atomic */
+	uint64_t steps; /* atomic: writes so far */
 };
 
 /* Writes to every page again and again, in an order of its own, and gives some back. */
@@ -534,9 +545,18 @@ static void *scribble(void *context)
 							   block->page_size),
 					 0);
 		step++;
+		__atomic_store_n(&scribbler->steps, step, __ATOMIC_RELEASE);
 	}
-	scribbler->written = step;
 	return NULL;
+}
+
+/* Returns when the first write has happened: what is saved from now on is being written to. */
+static void start_scribbling(struct scribbler *scribbler, struct memory *memory, pthread_t *thread)
+{
+	*scribbler = (struct scribbler){.memory = memory};
+	assert_int_equal(pthread_create(thread, NULL, scribble, scribbler), 0);
+	while (!__atomic_load_n(&scribbler->steps, __ATOMIC_ACQUIRE))
+		sched_yield();
 }
 
 static void save_live(enum ram_backing backing)
@@ -548,9 +568,7 @@ static void save_live(enum ram_backing backing)
 	struct ram_save *saving;
 	pthread_t thread;
 
-	if (!memory_create(&from, backing) || !memory_create(&to, backing) ||
-	    !open_userfault(&from))
-		skip();
+	create_two(&from, &to, backing, &from);
 	for (int round = 0; round < 5; round++) {
 		fill(&from, 2);
 		writer = writer_for(&from, path, false, NULL);
@@ -561,12 +579,10 @@ static void save_live(enum ram_backing backing)
 		memset(from.blocks[1]->host, 0, from.blocks[1]->size);
 		fill(&from, 3);
 		assert_null(ram_save_protect(saving));
-		scribbler = (struct scribbler){.memory = &from};
-		assert_int_equal(pthread_create(&thread, NULL, scribble, &scribbler), 0);
+		start_scribbling(&scribbler, &from, &thread);
 		assert_null(ram_save_run(saving));
 		__atomic_store_n(&scribbler.stop, true, __ATOMIC_RELAXED);
 		pthread_join(thread, NULL);
-		assert_true(scribbler.written > 0);
 		assert_null(snapshot_writer_finish(writer));
 		ram_save_destroy(saving);
 		snapshot_writer_destroy(writer);
@@ -589,16 +605,13 @@ static void test_memory_that_is_written_to_is_sent_as_it_was(void **unused)
 	pthread_t thread;
 	int fd = memfd_create("stream", MFD_CLOEXEC);
 
-	if (!memory_create(&from, RAM_BACKING_ANON) || !memory_create(&to, RAM_BACKING_ANON) ||
-	    !open_userfault(&from))
-		skip();
+	create_two(&from, &to, RAM_BACKING_ANON, &from);
 	fill(&from, 3);
 	options.sender = sender_for(&from, dup(fd));
 	assert_null(ram_save_create(from.map, NULL, &options, &saving));
 	assert_null(ram_save_watch(saving, from.userfault));
 	assert_null(ram_save_protect(saving));
-	scribbler = (struct scribbler){.memory = &from};
-	assert_int_equal(pthread_create(&thread, NULL, scribble, &scribbler), 0);
+	start_scribbling(&scribbler, &from, &thread);
 	assert_null(ram_save_run(saving));
 	__atomic_store_n(&scribbler.stop, true, __ATOMIC_RELAXED);
 	pthread_join(thread, NULL);
@@ -666,8 +679,7 @@ static void load_lazily(enum ram_backing backing, bool ask)
 	struct ram_lazy_progress progress;
 	struct ram_lazy *lazy;
 
-	if (!memory_create(&from, backing) || !memory_create(&to, backing) || !open_userfault(&to))
-		skip();
+	create_two(&from, &to, backing, &to);
 	fill(&from, 4);
 	save(&from, path, SNAPSHOT_DIRECT_OFF, 2, NULL);
 	assert_null(snapshot_file_open(path, NULL, &file));
@@ -717,10 +729,7 @@ static void test_memory_that_was_given_back_does_not_come_again(void **unused)
 	struct snapshot_file *file;
 	struct ram_lazy *lazy;
 
-	assert_true(memory_create(&from, RAM_BACKING_ANON));
-	assert_true(memory_create(&to, RAM_BACKING_ANON));
-	if (!open_userfault(&to))
-		skip();
+	create_two(&from, &to, RAM_BACKING_ANON, &to);
 	fill(&from, 4);
 	save(&from, path, SNAPSHOT_DIRECT_OFF, 2, NULL);
 	assert_null(snapshot_file_open(path, NULL, &file));

@@ -53,6 +53,15 @@ static bool on_written(void *context, struct ram_block *block, uint64_t offset)
 
 static const struct userfault_ops ops = {.missing = on_missing, .written = on_written};
 
+static void stop(struct fixture *f)
+{
+	if (f->watcher.ops)
+		userfault_unwatch(f->userfault, f->block, &f->watcher);
+	userfault_destroy(f->userfault);
+	ram_block_destroy(f->block);
+	free(f->source);
+}
+
 static void start(struct fixture *f, enum ram_backing backing, uint64_t page_size)
 {
 	struct ram_backing_options options = {
@@ -65,21 +74,16 @@ static void start(struct fixture *f, enum ram_backing backing, uint64_t page_siz
 	}
 	page_size = ram_backing_page_size(&options);
 	assert_null(ram_block_create("test", &options, PAGES * page_size, &f->block));
-	f->watcher = (struct userfault_watcher){.ops = &ops, .context = f};
-	f->source = malloc(page_size);
 	/* A pool without pages would end the test with a signal. */
-	if (backing == RAM_BACKING_HUGETLB && ram_block_commit(f->block, 0, PAGES * page_size) != 0)
+	if (backing == RAM_BACKING_HUGETLB &&
+	    ram_block_commit(f->block, 0, PAGES * page_size) != 0) {
+		stop(f);
 		skip();
+	}
 	if (backing == RAM_BACKING_HUGETLB)
 		assert_int_equal(ram_block_discard(f->block, 0, PAGES * page_size), 0);
-}
-
-static void stop(struct fixture *f)
-{
-	userfault_unwatch(f->userfault, f->block, &f->watcher);
-	userfault_destroy(f->userfault);
-	ram_block_destroy(f->block);
-	free(f->source);
+	f->watcher = (struct userfault_watcher){.ops = &ops, .context = f};
+	f->source = malloc(page_size);
 }
 
 static void check_missing(enum ram_backing backing, uint64_t page_size)
