@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The state of one vCPU as fields of a stream.
+ * The state of one vCPU as fields of a stream. cpu_registers.c reads the same fields without a KVM.
  *
  * What must come before what (Linux's Documentation/virt/kvm/api.rst, and what QEMU and Firecracker
  * learned):
@@ -27,15 +27,13 @@
 #include <sys/ioctl.h>
 
 #include "base/checked.h"
+#include "kvm/cpu_registers.h"
 #include "kvm/cpu_state.h"
 #include "kvm/state_kernel.h"
 
-#define XSAVE_SIZE_MIN	4096 /* of KVM_GET_XSAVE */
-#define XSAVE_SIZE_MAX	(1U << 20)
-#define NESTED_SIZE_MAX (1U << 16)
-#define MSRS_MAX	1024
-#define TSC_TOLERANCE	250 /* parts per million that guests' clocks put up with */
-#define VMXON_NONE	UINT64_MAX
+#define XSAVE_SIZE_MIN 4096 /* of KVM_GET_XSAVE */
+#define TSC_TOLERANCE  250  /* parts per million that guests' clocks put up with */
+#define VMXON_NONE     UINT64_MAX
 
 #define MSR_TSC			0x10
 #define MSR_KVM_WALL_CLOCK_OLD	0x11
@@ -56,7 +54,7 @@ static const uint32_t unlisted_msrs[] = {
 
 struct msr_table {
 	uint32_t count;
-	struct kvm_msr_entry entries[MSRS_MAX];
+	struct kvm_msr_entry entries[CPU_MSRS_MAX];
 };
 
 /* Calls @request; a failure becomes the state's. */
@@ -74,28 +72,6 @@ static bool call(struct state *state, int fd, unsigned long request, void *argum
 
 /* --- Registers --------------------------------------------------------------------------------- */
 
-static void visit_segment(struct state *state, const char *name, struct kvm_segment *segment)
-{
-	state_kernel_u64(state, name, &segment->base);
-	state_u32(state, "limit", &segment->limit);
-	state_u16(state, "selector", &segment->selector);
-	state_u8(state, "type", &segment->type);
-	state_u8(state, "present", &segment->present);
-	state_u8(state, "dpl", &segment->dpl);
-	state_u8(state, "db", &segment->db);
-	state_u8(state, "s", &segment->s);
-	state_u8(state, "l", &segment->l);
-	state_u8(state, "g", &segment->g);
-	state_u8(state, "avl", &segment->avl);
-	state_u8(state, "unusable", &segment->unusable);
-}
-
-static void visit_table(struct state *state, const char *name, struct kvm_dtable *table)
-{
-	state_kernel_u64(state, name, &table->base);
-	state_u16(state, "limit", &table->limit);
-}
-
 static void visit_sregs(const struct cpu_access *cpu, struct state *state)
 {
 	struct kvm_sregs2 sregs = {0};
@@ -103,46 +79,19 @@ static void visit_sregs(const struct cpu_access *cpu, struct state *state)
 	if (!state_loading(state) &&
 	    !call(state, cpu->vcpu_fd, KVM_GET_SREGS2, &sregs, "control registers"))
 		return;
-	visit_segment(state, "cs", &sregs.cs);
-	visit_segment(state, "ds", &sregs.ds);
-	visit_segment(state, "es", &sregs.es);
-	visit_segment(state, "fs", &sregs.fs);
-	visit_segment(state, "gs", &sregs.gs);
-	visit_segment(state, "ss", &sregs.ss);
-	visit_segment(state, "tr", &sregs.tr);
-	visit_segment(state, "ldt", &sregs.ldt);
-	visit_table(state, "gdt", &sregs.gdt);
-	visit_table(state, "idt", &sregs.idt);
-	state_kernel_u64(state, "cr0", &sregs.cr0);
-	state_kernel_u64(state, "cr2", &sregs.cr2);
-	state_kernel_u64(state, "cr3", &sregs.cr3);
-	state_kernel_u64(state, "cr4", &sregs.cr4);
-	state_kernel_u64(state, "cr8", &sregs.cr8);
-	state_kernel_u64(state, "efer", &sregs.efer);
-	state_kernel_u64(state, "apic base", &sregs.apic_base);
-	state_kernel_u64(state, "sregs flags", &sregs.flags);
-	for (size_t i = 0; i < ARRAY_SIZE(sregs.pdptrs); i++)
-		state_kernel_u64(state, "pdptr", &sregs.pdptrs[i]);
+	cpu_system_state(&sregs, state);
 	if (state_loading(state))
 		call(state, cpu->vcpu_fd, KVM_SET_SREGS2, &sregs, "control registers");
 }
 
 static void visit_regs(const struct cpu_access *cpu, struct state *state)
 {
-	static const char *const names[] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi",
-					    "rsp", "rbp", "r8",	 "r9",	"r10", "r11",
-					    "r12", "r13", "r14", "r15", "rip", "rflags"};
 	struct kvm_regs regs = {0};
-	__u64 *const fields[] = {&regs.rax, &regs.rbx, &regs.rcx,   &regs.rdx, &regs.rsi,
-				 &regs.rdi, &regs.rsp, &regs.rbp,   &regs.r8,  &regs.r9,
-				 &regs.r10, &regs.r11, &regs.r12,   &regs.r13, &regs.r14,
-				 &regs.r15, &regs.rip, &regs.rflags};
 
 	if (!state_loading(state) &&
 	    !call(state, cpu->vcpu_fd, KVM_GET_REGS, &regs, "general registers"))
 		return;
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		state_kernel_u64(state, names[i], fields[i]);
+	cpu_general_state(&regs, state);
 	if (state_loading(state))
 		call(state, cpu->vcpu_fd, KVM_SET_REGS, &regs, "general registers");
 }
@@ -168,8 +117,8 @@ static void visit_xcrs(const struct cpu_access *cpu, struct state *state)
 static void visit_xsave(const struct cpu_access *cpu, struct state *state)
 {
 	int extended = ioctl(cpu->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
-	uint32_t here =
-	    extended > XSAVE_SIZE_MIN ? MIN((uint32_t)extended, XSAVE_SIZE_MAX) : XSAVE_SIZE_MIN;
+	uint32_t here = extended > XSAVE_SIZE_MIN ? MIN((uint32_t)extended, CPU_XSAVE_SIZE_MAX)
+						  : XSAVE_SIZE_MIN;
 	AUTO_FREE uint8_t *area = calloc(1, here);
 	uint32_t size;
 
@@ -270,7 +219,7 @@ static void visit_events(const struct cpu_access *cpu, struct state *state)
 static void add_msr(struct msr_table *table, uint32_t index)
 {
 	if (index != MSR_KVM_WALL_CLOCK && index != MSR_KVM_WALL_CLOCK_OLD &&
-	    table->count < MSRS_MAX)
+	    table->count < CPU_MSRS_MAX)
 		table->entries[table->count++].index = index;
 }
 
@@ -299,14 +248,14 @@ static bool set_msr(const struct cpu_access *cpu, uint32_t index, uint64_t value
 static void list_msrs(const struct cpu_access *cpu, struct state *state, struct msr_table *table)
 {
 	AUTO_FREE struct kvm_msr_list *list =
-	    calloc(1, sizeof(*list) + MSRS_MAX * sizeof(list->indices[0]));
+	    calloc(1, sizeof(*list) + CPU_MSRS_MAX * sizeof(list->indices[0]));
 	uint64_t capabilities;
 
 	if (!list) {
 		state_fail(state, error_system(ENOMEM, "list of model-specific registers"));
 		return;
 	}
-	list->nmsrs = MSRS_MAX;
+	list->nmsrs = CPU_MSRS_MAX;
 	if (!call(state, cpu->kvm_fd, KVM_GET_MSR_INDEX_LIST, list, "list of registers"))
 		return;
 	for (uint32_t i = 0; i < list->nmsrs; i++)
@@ -397,7 +346,7 @@ static void visit_msrs(const struct cpu_access *cpu, struct state *state)
 		list_msrs(cpu, state, table);
 		read_msrs(cpu, state, table);
 	}
-	table->count = state_count(state, "msrs", table->count, MSRS_MAX);
+	table->count = state_count(state, "msrs", table->count, CPU_MSRS_MAX);
 	for (uint32_t i = 0; i < table->count; i++) {
 		state_u32(state, "msr", &table->entries[i].index);
 		state_check(state,
@@ -451,7 +400,7 @@ static void visit_nested(const struct cpu_access *cpu, struct state *state)
 {
 	const size_t header = offsetof(struct kvm_nested_state, hdr);
 	int limit = ioctl(cpu->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE);
-	uint32_t room = limit > 0 ? MIN((uint32_t)limit, NESTED_SIZE_MAX) : 0;
+	uint32_t room = limit > 0 ? MIN((uint32_t)limit, CPU_NESTED_SIZE_MAX) : 0;
 	AUTO_FREE struct kvm_nested_state *nested =
 	    calloc(1, room + sizeof(struct kvm_nested_state));
 	uint32_t size = 0;

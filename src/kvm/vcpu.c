@@ -29,6 +29,7 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "kvm/cpu_registers.h"
 #include "kvm/cpu_state.h"
 
 #define KICK_SIGNAL  SIGRTMIN
@@ -462,9 +463,9 @@ static void vcpu_state(void *context, struct state *state)
 
 void kvm_vcpus_state_part(struct kvm_vcpus *vcpus, uint32_t index, struct state_part *part)
 {
-	*part = (struct state_part){.name = "cpu",
+	*part = (struct state_part){.name = CPU_SECTION,
 				    .instance = index,
-				    .version = 1,
+				    .version = CPU_SECTION_VERSION,
 				    .visit = vcpu_state,
 				    .context = &vcpus->vcpus[index]};
 }

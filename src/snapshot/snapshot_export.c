@@ -176,26 +176,51 @@ static void put_segment(uint8_t segment[sizeof(Elf64_Phdr)], const struct snapsh
 	put_le64(segment + offsetof(Elf64_Phdr, p_align), SNAPSHOT_PAGE_SIZE);
 }
 
-static struct error *write_elf(struct output *output, const struct snapshot_file *file,
-			       const struct snapshot_memory *memory)
+static void put_note_segment(uint8_t segment[sizeof(Elf64_Phdr)], uint64_t offset, uint64_t size)
 {
-	uint8_t header[sizeof(Elf64_Ehdr)], segment[sizeof(Elf64_Phdr)];
-	uint64_t start =
-	    align_down(sizeof(header) + memory->count * sizeof(segment) + SNAPSHOT_PAGE_SIZE - 1,
-		       SNAPSHOT_PAGE_SIZE);
-	uint64_t offset = start;
+	memset(segment, 0, sizeof(Elf64_Phdr));
+	put_le32(segment + offsetof(Elf64_Phdr, p_type), PT_NOTE);
+	put_le64(segment + offsetof(Elf64_Phdr, p_offset), offset);
+	put_le64(segment + offsetof(Elf64_Phdr, p_filesz), size);
+	put_le64(segment + offsetof(Elf64_Phdr, p_align), 4);
+}
 
-	put_elf_header(header, memory->count);
+/*
+ * The header, then the table of segments, the notes (the first segment: crash wants it so, even
+ * without any), and memory. Where that begins goes into *@start.
+ */
+static struct error *write_front(struct output *output, const struct snapshot_memory *memory,
+				 const struct snapshot_buffer *notes, uint64_t *start)
+{
+	const uint64_t table = sizeof(Elf64_Ehdr),
+		       notes_at = table + (memory->count + 1) * sizeof(Elf64_Phdr);
+	uint8_t header[sizeof(Elf64_Ehdr)], segment[sizeof(Elf64_Phdr)];
+	uint64_t offset =
+	    align_down(notes_at + notes->size + SNAPSHOT_PAGE_SIZE - 1, SNAPSHOT_PAGE_SIZE);
+
+	*start = offset;
+	put_elf_header(header, memory->count + 1);
 	TRY(output_write(output, header, sizeof(header), 0));
+	put_note_segment(segment, notes_at, notes->size);
+	TRY(output_write(output, segment, sizeof(segment), table));
+	TRY(output_write(output, notes->bytes, notes->size, notes_at));
 	for (uint32_t i = 0; i < memory->count; i++) {
 		put_segment(segment, &memory->ranges[i], offset);
 		TRY(output_write(output, segment, sizeof(segment),
-				 sizeof(header) + i * sizeof(segment)));
+				 table + (i + 1) * sizeof(segment)));
 		offset += memory->ranges[i].size;
 	}
-	TRY(output_set_size(output, offset));
-	output->total = offset - start;
-	offset = start;
+	output->total = offset - *start;
+	return output_set_size(output, offset);
+}
+
+static struct error *write_elf(struct output *output, const struct snapshot_file *file,
+			       const struct snapshot_memory *memory,
+			       const struct snapshot_buffer *notes)
+{
+	uint64_t offset;
+
+	TRY(write_front(output, memory, notes, &offset));
 	for (uint32_t i = 0; i < memory->count; i++) {
 		const struct snapshot_range *range = &memory->ranges[i];
 
@@ -206,20 +231,26 @@ static struct error *write_elf(struct output *output, const struct snapshot_file
 	return NULL;
 }
 
-struct error *snapshot_export_elf(const struct snapshot_file *file, const char *path,
-				  const struct snapshot_progress *progress, bool *assumed)
+struct error *snapshot_export_elf(const struct snapshot_file *file,
+				  const struct snapshot_processor *processors, uint32_t count,
+				  const char *path, const struct snapshot_progress *progress,
+				  bool *assumed)
 {
 	AUTO_FREE struct snapshot_memory *memory = calloc(1, sizeof(*memory));
 	struct output output = {.progress = progress};
+	struct snapshot_buffer notes = {0};
 	struct error *error;
 
 	if (!memory)
 		return error_new(ENOMEM, "no memory to write %s", path);
 	TRY(snapshot_file_memory(file, memory, assumed));
-	error = output_open(&output, path);
+	snapshot_notes_put(&notes, processors, count);
+	error = notes.failed ? error_new(ENOMEM, "no memory to write %s", path)
+			     : output_open(&output, path);
 	if (!error)
-		error = write_elf(&output, file, memory);
-	return output_close(&output, error);
+		error = output_close(&output, write_elf(&output, file, memory, &notes));
+	free(notes.bytes);
+	return error;
 }
 
 /* --- Flat -------------------------------------------------------------------------------------- */

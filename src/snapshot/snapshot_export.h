@@ -8,6 +8,7 @@
 #define GODWIT_SNAPSHOT_SNAPSHOT_EXPORT_H
 
 #include "snapshot/snapshot_file.h"
+#include "snapshot/snapshot_notes.h"
 #include "snapshot/snapshot_progress.h"
 
 /* One block as it is, byte n of the file being byte n of the block. */
@@ -15,12 +16,16 @@ struct error *snapshot_export_raw(const struct snapshot_block *block, const char
 				  const struct snapshot_progress *progress) MUST_CHECK;
 
 /*
- * A core file (ELF64, ET_CORE) with a PT_LOAD for each range of guest-physical memory, whose
- * virtual and physical addresses are both guest-physical: what gdb and crash read. *@assumed is
- * true when the layout of memory is QEMU's usual one, because the file does not say.
+ * A core file (ELF64, ET_CORE): notes, and a PT_LOAD for each range of guest-physical memory, whose
+ * virtual and physical addresses are both guest-physical: what gdb, crash and readelf read. For
+ * each of @processors, which the caller knows how to find in the file, there is a note of its
+ * registers for gdb and, as QEMU writes it, one of its control registers for crash
+ * (snapshot_notes.h). *@assumed is true when the layout of memory is QEMU's usual one, because the
+ * file does not say.
  */
-struct error *snapshot_export_elf(const struct snapshot_file *file, const char *path,
-				  const struct snapshot_progress *progress,
+struct error *snapshot_export_elf(const struct snapshot_file *file,
+				  const struct snapshot_processor *processors, uint32_t count,
+				  const char *path, const struct snapshot_progress *progress,
 				  bool *assumed) MUST_CHECK;
 
 /*

@@ -11,12 +11,14 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "base/clock.h"
+#include "kvm/cpu_registers.h"
 #include "kvm/cpuid.h"
 #include "kvm/vcpu.h"
 #include "state_travel.h"
 
-#define MSR_TSC		0x10
-#define MSR_SYSENTER_CS 0x174
+#define MSR_TSC		   0x10
+#define MSR_SYSENTER_CS	   0x174
+#define MSR_KERNEL_GS_BASE 0xc0000102
 
 struct world {
 	struct kvm_vm *vm;
@@ -159,6 +161,36 @@ static void half_a_state_is_refused(void **unused)
 		error_free(error);
 	}
 	assert_int_equal(offset, size);
+	destroy(world);
+}
+
+static void registers_are_read_without_a_processor(void **unused)
+{
+	struct kvm_boot_state boot = {.entry = 0x100000, .rbx = 0x6000, .stack = 0x9000};
+	struct world *world = create();
+	AUTO_STATE struct state *state = NULL;
+	AUTO_FREE uint8_t *bytes = NULL;
+	struct cpu_registers registers;
+	struct state_part part;
+	size_t size;
+
+	assert_no_error(kvm_vcpus_reset(world->vcpus, &boot));
+	kvm_vcpus_state_part(world->vcpus, 0, &part);
+	state = save(&part);
+	bytes = copy_of(state, &size);
+	put_be64(bytes + offset_of_msr(state, MSR_KERNEL_GS_BASE), 0xffff888000000000);
+	assert_no_error(cpu_registers_read(bytes, size, part.version, &registers));
+	assert_int_equal(registers.general.rip, boot.entry);
+	assert_int_equal(registers.general.rbx, boot.rbx);
+	assert_int_equal(registers.system.cr3, get_be64(bytes + offset_of(state, "cr3", 0)));
+	assert_int_equal(registers.system.idt.limit,
+			 get_be16(bytes + offset_of(state, "idt", 0) + 8));
+	assert_int_equal(registers.kernel_gs_base, 0xffff888000000000);
+	for (size_t less = 1; less < size; less += 17)
+		assert_error_with(cpu_registers_read(bytes, size - less, part.version, &registers),
+				  "state of cpu");
+	assert_error_with(cpu_registers_read(bytes, size, part.version + 1, &registers),
+			  "state of version 2");
 	destroy(world);
 }
 
@@ -310,6 +342,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(what_was_loaded_is_saved_again),
 	    cmocka_unit_test(half_a_state_is_refused),
+	    cmocka_unit_test(registers_are_read_without_a_processor),
 	    cmocka_unit_test(impossible_values_are_refused_by_name),
 	    cmocka_unit_test(a_register_that_the_host_lacks_is_refused_by_number),
 	    cmocka_unit_test(a_feature_that_the_host_lacks_is_refused),
