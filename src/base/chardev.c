@@ -135,6 +135,8 @@ void chardev_write(struct chardev *chardev, const void *data, size_t size)
 	size_t written = 0;
 	uint64_t one = 1;
 
+	if (chardev->watcher)
+		chardev->watcher->output(chardev->watcher->context, data, size);
 	if (chardev->is_null)
 		return;
 	pthread_mutex_lock(&chardev->lock);
@@ -149,6 +151,11 @@ void chardev_write(struct chardev *chardev, const void *data, size_t size)
 	    write(chardev->kick_fd, &one, sizeof(one)) < 0)
 		assert(errno == EAGAIN);
 	pthread_mutex_unlock(&chardev->lock);
+}
+
+void chardev_watch_output(struct chardev *chardev, const struct chardev_watcher *watcher)
+{
+	chardev->watcher = watcher;
 }
 
 static void changed(struct chardev *chardev)

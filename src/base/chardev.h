@@ -74,6 +74,17 @@ struct error *chardev_attach(struct chardev *chardev, struct event_loop *loop,
 void chardev_detach(struct chardev *chardev);
 /* Writes @size bytes, as described above. Any thread. */
 void chardev_write(struct chardev *chardev, const void *data, size_t size);
+/* Sees output go by. */
+struct chardev_watcher {
+	/* On the thread of chardev_write, before anybody else has it; must not block or write. */
+	void (*output)(void *context, const void *data, size_t size);
+	void *context;
+};
+/*
+ * Shows all output from now on to @watcher, also what nobody else takes; NULL: to none any more. One
+ * at a time. While nobody writes.
+ */
+void chardev_watch_output(struct chardev *chardev, const struct chardev_watcher *watcher);
 /* Stops input, or goes on with it; what is there already may arrive before this returns. */
 void chardev_set_receiving(struct chardev *chardev, bool receiving);
 

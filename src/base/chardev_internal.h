@@ -11,8 +11,9 @@
 struct chardev {
 	char *name;
 	bool is_null;
-	bool writes_directly; /* a file: no buffer, no events */
-	bool is_terminal;     /* input is a person's: look for Ctrl-A */
+	bool writes_directly;		       /* a file: no buffer, no events */
+	const struct chardev_watcher *watcher; /* of output, or NULL */
+	bool is_terminal;		       /* input is a person's: look for Ctrl-A */
 
 	/* Descriptors; -1 where there is none. in_fd equals out_fd for sockets and
 	 * pseudo-terminals. */

@@ -26,6 +26,10 @@ _godwit() {
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
             ;;
+        --first-answer)
+            mapfile -t COMPREPLY < <(compgen -W "console: vsock:" -- "$word")
+            return
+            ;;
     esac
     case $subcommand in
         help) mapfile -t COMPREPLY < <(compgen -W "$(godwit help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p')" -- "$word") ;;

@@ -18,6 +18,7 @@
 #include "cli/vm.h"
 #include "cli/vm_process.h"
 #include "machine/machine_config.h"
+#include "machine/machine_first_answer.h"
 #include "machine/machine_restore.h"
 #include "migration/ram_load.h"
 #include "migration/ram_share.h"
@@ -34,6 +35,9 @@ static const struct cli_option options[] = {
      "without, where the file system can"},
     {"cached", CLI_FLAG, NULL, "read through the page cache"},
     {"base", CLI_REQUIRED, "FILE", "where the snapshot's base is now"},
+    {"first-answer", CLI_REQUIRED, "WHAT",
+     "report when the guest first says a text\n"
+     "(console:TEXT) or takes a connection (vsock:PORT)"},
     {"name", CLI_REQUIRED, "NAME", "another name for the VM"},
     {"kernel", CLI_REQUIRED, "FILE", "where the kernel is now, for the next reset"},
     {"initrd", CLI_REQUIRED, "FILE", "where the initial RAM disk is now"},
@@ -235,7 +239,7 @@ static struct error *check_clone(const struct cli_arguments *arguments,
 
 /* A stream comes once, in its order. */
 static struct error *open_stream(const struct cli_arguments *arguments, struct channel *channel,
-				 struct snapshot_file **file)
+				 int signals, struct snapshot_file **file)
 {
 	static const char *const needs_file[] = {"lazy", "clone", "direct", "cached", "base"};
 
@@ -251,17 +255,28 @@ static struct error *open_stream(const struct cli_arguments *arguments, struct c
 		return error_usage("--channels needs a file, and %s is a stream: use 1",
 				   arguments->positional[0]);
 	}
+	channel_cancel_when(channel, signals);
 	return snapshot_receive(channel, false, file);
 }
 
-static struct error *open_file(const struct cli_arguments *arguments, struct snapshot_file **file)
+/*
+ * @signals: what the signals that end a VM make readable from now on, which is closed after the file.
+ * A stream may be waited for, and its command must end with us. Opening a named pipe waits too, which a
+ * signal ends as it ends any program.
+ */
+static struct error *open_file(const struct cli_arguments *arguments, int *signals,
+			       struct snapshot_file **file)
 {
 	struct snapshot_open_options open_options = {.base = cli_value(arguments, "base", NULL)};
 	struct channel *channel = NULL;
 
+	if (strncmp(arguments->positional[0], "exec:", 5) == 0)
+		TRY(vm_process_catch_signals(signals));
 	TRY(stream_source_open(arguments->positional[0], &channel));
+	if (channel && *signals < 0)
+		TRY(error_after_close(vm_process_catch_signals(signals), channel));
 	if (channel)
-		return open_stream(arguments, channel, file);
+		return open_stream(arguments, channel, *signals, file);
 	TRY(snapshot_file_open(arguments->positional[0], &open_options, file));
 	return cli_has(arguments, "clone") ? ram_share_supports(*file) : NULL;
 }
@@ -276,12 +291,14 @@ static enum snapshot_direct wanted_direct(const struct cli_arguments *arguments)
 static struct error *run_restore(const struct cli_arguments *arguments, int *status)
 {
 	AUTO_FREE struct machine_config *config = calloc(1, sizeof(*config));
-	struct restore restore = {.options = {.lazy = cli_has(arguments, "lazy"),
-					      .direct = wanted_direct(arguments),
-					      .clone = cli_has(arguments, "clone"),
-					      .cancelled = cancelled,
-					      .lost = lost,
-					      .context = &restore}};
+	struct restore restore = {
+	    .options = {.lazy = cli_has(arguments, "lazy"),
+			.direct = wanted_direct(arguments),
+			.clone = cli_has(arguments, "clone"),
+			.first_answer = cli_value(arguments, "first-answer", NULL),
+			.cancelled = cancelled,
+			.lost = lost,
+			.context = &restore}};
 	struct vm_process_plan plan = {
 	    .config = config,
 	    .log_level = LOG_LEVEL_WARNING,
@@ -289,6 +306,7 @@ static struct error *run_restore(const struct cli_arguments *arguments, int *sta
 	    .start = start,
 	    .context = &restore,
 	};
+	AUTO_CLOSE int signals = -1;
 	uint64_t channels = 0;
 	struct error *error;
 
@@ -304,11 +322,14 @@ static struct error *run_restore(const struct cli_arguments *arguments, int *sta
 	if (cli_has(arguments, "direct") && cli_has(arguments, "cached"))
 		return error_usage("--direct and --cached exclude each other: leave one out");
 	TRY(check_clone(arguments, &restore.options));
+	if (restore.options.first_answer)
+		TRY(error_prefix(machine_first_answer_check(restore.options.first_answer),
+				 "--first-answer"));
 	restore.options.channels = (uint32_t)channels;
 	if (isatty(STDERR_FILENO))
 		restore.options.progress = draw;
 	TRY(run_options_log_level(arguments, &plan.log_level));
-	error = open_file(arguments, &restore.file);
+	error = open_file(arguments, &signals, &restore.file);
 	if (!error)
 		error = read_config(arguments, restore.file, config);
 	if (!error)

@@ -2,11 +2,12 @@
 /* `godwit status VM`: is it running, and what is it made of. */
 #include <string.h>
 
+#include "base/clock.h"
 #include "cli/command_table.h"
 #include "cli/vm.h"
 
 static const struct cli_option options[] = {
-    {"json", CLI_FLAG, NULL, "print JSON: the state, the statistics and the devices"},
+    {"json", CLI_FLAG, NULL, "print JSON: the state, the restore, the statistics and\nthe devices"},
     {},
 };
 
@@ -43,23 +44,52 @@ static void print_devices(json_t *devices)
 	table_print(&table, stdout, "  ");
 }
 
+/* How long after the start of the restore; nothing for a clock that does not stand yet. */
+static void print_clock(const json_t *restore, const char *what, const char *key)
+{
+	if (json_object_get(restore, key))
+		printf(", %s after %.1f ms", what,
+		       (double)json_u64(restore, key) / (double)NS_PER_MS);
+}
+
+static void print_restore(const json_t *restore)
+{
+	if (!json_is_true(json_object_get(restore, "restored")))
+		return;
+	printf("restored   first instruction after %.1f ms",
+	       (double)json_u64(restore, "started-ns") / (double)NS_PER_MS);
+	if (json_object_get(restore, "answer"))
+		print_clock(restore, json_text(restore, "answer"), "answer-ns");
+	print_clock(restore,
+		    json_is_true(json_object_get(restore, "clone")) ? "everything verified"
+								    : "everything there",
+		    "resident-ns");
+	printf("\n");
+	if (!json_is_true(json_object_get(restore, "resident")))
+		printf("           %s of %s %s\n", human(json_u64(restore, "done")),
+		       human(json_u64(restore, "total")),
+		       json_is_true(json_object_get(restore, "clone")) ? "verified" : "there");
+}
+
 static struct error *run_status(const struct cli_arguments *arguments, int *status)
 {
 	AUTO_QMP_CLIENT struct qmp_client *client = NULL;
 	AUTO_JSON json_t *state = NULL;
 	AUTO_JSON json_t *statistics = NULL;
 	AUTO_JSON json_t *devices = NULL;
+	AUTO_JSON json_t *restore = NULL;
 	json_t *memory, *guest;
 
 	TRY(vm_connect(arguments->positional[0], &client));
 	TRY(qmp_client_execute(client, "query-status", NULL, &state));
 	TRY(qmp_client_execute(client, "godwit-statistics", NULL, &statistics));
 	TRY(qmp_client_execute(client, "godwit-devices", NULL, &devices));
+	TRY(qmp_client_execute(client, "godwit-restore", NULL, &restore));
 	if (cli_has(arguments, "json")) {
-		json_print(json_pack("{s:O,s:O,s:O,s:O}", "status",
+		json_print(json_pack("{s:O,s:O,s:O,s:O,s:O}", "status",
 				     json_object_get(state, "status"), "running",
-				     json_object_get(state, "running"), "statistics", statistics,
-				     "devices", devices));
+				     json_object_get(state, "running"), "restore", restore,
+				     "statistics", statistics, "devices", devices));
 		return NULL;
 	}
 	memory = json_object_get(statistics, "memory");
@@ -77,6 +107,7 @@ static struct error *run_status(const struct cli_arguments *arguments, int *stat
 		printf("guest      says %s available of %s\n",
 		       human(json_u64(guest, "available-memory")),
 		       human(json_u64(guest, "total-memory")));
+	print_restore(restore);
 	printf("devices\n");
 	print_devices(devices);
 	return NULL;
@@ -88,7 +119,9 @@ const struct cli_command cli_status = {
     .minimum = 1,
     .maximum = 1,
     .summary = "Show the state of a VM and its devices",
-    .description = "VIOLATIONS counts how often the guest broke a rule of a device.",
+    .description = "VIOLATIONS counts how often the guest broke a rule of a device. Of a restored\n"
+		   "VM, how long after the start of the restore its guest's first instruction,\n"
+		   "the first answer that was asked for, and the last of its memory came.",
     .options = options,
     .run = run_status,
 };

@@ -75,5 +75,10 @@ struct error *command_godwit_restore(void *context, json_t *arguments, json_t **
 	if (report.resident_ns)
 		json_object_set_new(*result, "resident-ns",
 				    json_integer((json_int_t)report.resident_ns));
+	if (report.answer)
+		json_object_set_new(*result, "answer", json_string(report.answer));
+	if (report.answer_ns)
+		json_object_set_new(*result, "answer-ns",
+				    json_integer((json_int_t)report.answer_ns));
 	return NULL;
 }

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "machine/machine_config_json.h"
+#include "machine/machine_first_answer.h"
 #include "machine/machine_private.h"
 #include "machine/machine_restore_eager.h"
 #include "machine/machine_state.h"
@@ -36,6 +37,7 @@ struct lazy_restore {
 	int shared_fd;		   /* of the file of a clone, to see that it stays whole, or -1 */
 	uint64_t shared_size;
 	int64_t began_ns;
+	struct machine_first_answer *answer; /* NULL: nobody asks */
 	struct machine_restore_report report;
 };
 
@@ -135,6 +137,8 @@ static void note_resident(struct lazy_restore *restore)
 	struct machine_restore_report *report = &restore->report;
 
 	report->resident_ns = clock_monotonic_ns() - restore->began_ns;
+	log_info("restored: everything there after %.1f ms",
+		 (double)report->resident_ns / NS_PER_MS);
 	machine_emit(restore->machine, "RESTORE_COMPLETED",
 		     json_pack("{s:I, s:I, s:I, s:I}", "bytes", (json_int_t)report->total, "asked",
 			       (json_int_t)report->asked, "started-ns",
@@ -145,7 +149,10 @@ static void note_resident(struct lazy_restore *restore)
 static void look(struct lazy_restore *restore)
 {
 	struct ram_lazy_progress progress;
+	int64_t answered = restore->answer ? machine_first_answer_time(restore->answer) : 0;
 
+	if (answered)
+		restore->report.answer_ns = answered - restore->began_ns;
 	if (restore->verify)
 		ram_verify_progress(restore->verify, &restore->report.total, &restore->report.done);
 	if (!restore->lazy)
@@ -154,6 +161,19 @@ static void look(struct lazy_restore *restore)
 	restore->report.total = progress.total;
 	restore->report.done = progress.done;
 	restore->report.asked = progress.asked;
+}
+
+/* On the main loop. */
+static void first_answer_came(void *context)
+{
+	struct lazy_restore *restore = context;
+
+	look(restore);
+	log_info("restored: %s after %.1f ms", restore->report.answer,
+		 (double)restore->report.answer_ns / NS_PER_MS);
+	machine_emit(restore->machine, "RESTORE_ANSWERED",
+		     json_pack("{s:s, s:I}", "answer", restore->report.answer, "answer-ns",
+			       (json_int_t)restore->report.answer_ns));
 }
 
 /* On the main loop: memory is an ordinary mapping again, or what it shares is verified. */
@@ -263,6 +283,13 @@ static struct error *restore_parts(struct lazy_restore *restore,
 				   : options->clone ? "clone"
 						    : "direct",
 				   restore->file->path);
+	if (options->first_answer) {
+		TRY(error_prefix(machine_first_answer_create(machine, options->first_answer,
+							     first_answer_came, restore,
+							     &restore->answer),
+				 "first answer"));
+		restore->report.answer = machine_first_answer_name(restore->answer);
+	}
 	/* Memory comes first: loading states may already make KVM look into it. */
 	if (options->lazy)
 		TRY(promise_memory(restore));
@@ -298,6 +325,8 @@ struct error *machine_restore(struct machine *machine, struct snapshot_file *fil
 	if (machine->state == MACHINE_PAUSED && !machine->config.paused)
 		TRY(machine_resume(machine));
 	restore->report.started_ns = clock_monotonic_ns() - restore->began_ns;
+	if (restore->answer)
+		machine_first_answer_begin(restore->answer);
 	if (options->lazy)
 		return ram_lazy_start(restore->lazy, options->channels);
 	if (restore->verify)
@@ -317,6 +346,7 @@ void machine_restore_end(struct machine *machine)
 	ram_verify_destroy(restore->verify);
 	snapshot_file_close(restore->file);
 	close_fd(&restore->shared_fd);
+	machine_first_answer_destroy(restore->answer);
 	free(restore);
 }
 

@@ -4,7 +4,8 @@
  * memory while it runs; or as a clone, which shares the file's pages with other clones until it
  * writes to them.
  *
- * Main thread; the machine tells with events: RESTORE_COMPLETED when everything is resident.
+ * Main thread; the machine tells with events: RESTORE_COMPLETED when everything is resident,
+ * RESTORE_ANSWERED when the guest has given the first answer that was asked for.
  */
 #ifndef GODWIT_MACHINE_MACHINE_RESTORE_H
 #define GODWIT_MACHINE_MACHINE_RESTORE_H
@@ -43,6 +44,7 @@ struct machine_restore_options {
 	bool lazy;		     /* config.lazy must have been set for machine_create */
 	bool clone; /* config went through machine_restore_clone_config; neither of these two */
 	enum machine_verify verify; /* of a clone */
+	const char *first_answer;   /* machine_first_answer.h; NULL: nobody asks */
 	/* Called now and then while memory is brought before the guest goes on. NULL: not. */
 	void (*progress)(void *context, uint64_t done, uint64_t total);
 	/* Likewise: whether to give up. NULL: never. */
@@ -75,6 +77,8 @@ bool machine_restore_lost(struct machine *machine, bool certain, const char *det
 struct machine_restore_report {
 	int64_t started_ns;   /* from the call to the guest's first instruction */
 	int64_t resident_ns;  /* from the call until everything is there, or verified; 0: not yet */
+	const char *answer;   /* the first answer that was asked for; the machine's, or NULL */
+	int64_t answer_ns;    /* from the call until it came; 0: not yet */
 	bool clone;	      /* nothing is brought: what follows is about verifying */
 	uint64_t total, done; /* bytes of pages */
 	uint64_t asked;	      /* pieces that somebody waited for */

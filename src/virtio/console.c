@@ -193,6 +193,11 @@ static const struct virtio_device_ops console_ops = {
     .destroy = destroy,
 };
 
+struct chardev *virtio_console_backend(const struct virtio_device *device)
+{
+	return CONTAINER_OF(device, struct virtio_console, device)->backend;
+}
+
 struct error *virtio_console_create(const char *id, struct chardev *backend,
 				    struct virtio_device **device)
 {

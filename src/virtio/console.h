@@ -13,5 +13,7 @@
  */
 struct error *virtio_console_create(const char *id, struct chardev *backend,
 				    struct virtio_device **device) MUST_CHECK;
+/* What @device, of type "virtio-console", writes to; owned by it. */
+struct chardev *virtio_console_backend(const struct virtio_device *device);
 
 #endif

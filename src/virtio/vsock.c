@@ -78,18 +78,20 @@ static void write_header(struct virtqueue_chain *chain, const struct vsock_heade
 }
 
 /* Reads for the guest behind the header of @chain. The bytes read, 0 for none now. */
-static uint32_t read_payload(struct vsock_connection *connection,
-			     const struct virtqueue_chain *chain)
+static uint32_t read_payload(struct vsock_connection *connection, struct virtqueue_chain *chain)
 {
 	uint64_t room =
 	    MIN(chain->in_size - VSOCK_HEADER_SIZE, vsock_flow_peer_room(&connection->flow));
 	struct iovec slice[VSOCK_IOV_MAX];
 	uint16_t count = chain->in_count, first;
+	uint32_t size;
 
-	memcpy(slice, chain->iov + chain->out_count, count * sizeof(*slice));
+	memcpy(slice, virtqueue_chain_in(chain), count * sizeof(*slice));
 	first = iov_skip(slice, count, VSOCK_HEADER_SIZE);
 	count = iov_truncate(slice + first, count - first, room);
-	return vsock_connection_read(connection, slice + first, count);
+	size = vsock_connection_read(connection, slice + first, count);
+	virtqueue_chain_wrote(chain, size ? VSOCK_HEADER_SIZE + size : 0);
+	return size;
 }
 
 /*
@@ -569,4 +571,9 @@ struct error *virtio_vsock_create(const char *text, struct virtio_device **devic
 	}
 	*device = &TAKE_PTR(vsock)->device;
 	return NULL;
+}
+
+const char *virtio_vsock_path(const struct virtio_device *device)
+{
+	return CONTAINER_OF(device, struct virtio_vsock, device)->path;
 }

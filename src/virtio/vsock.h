@@ -13,5 +13,7 @@
  * 0xfffffffe; PATH is the unix socket to listen at. Without id= it is "vsock".
  */
 struct error *virtio_vsock_create(const char *text, struct virtio_device **device) MUST_CHECK;
+/* Where the host's programs reach @device, of type "virtio-vsock"; owned by it. */
+const char *virtio_vsock_path(const struct virtio_device *device);
 
 #endif

@@ -127,3 +127,28 @@ bool vsock_host_confirm(int fd, uint32_t host_port)
 	/* The socket is fresh: its buffer takes a line. */
 	return send(fd, line, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL) == size;
 }
+
+int vsock_host_call(const char *path, uint32_t port)
+{
+	char line[VSOCK_GREETING_MAX];
+	int size = snprintf(line, sizeof(line), "CONNECT %" PRIu32 "\n", port);
+	AUTO_CLOSE int fd = connect_to(path);
+
+	if (fd < 0)
+		return fd;
+	if (send(fd, line, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL) != size)
+		return -EPIPE;
+	return TAKE_FD(fd);
+}
+
+int vsock_host_called(int fd)
+{
+	char line[3];
+	ssize_t size = recv(fd, line, sizeof(line), MSG_PEEK | MSG_DONTWAIT);
+
+	if (size < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -1;
+	if (!size)
+		return -1;
+	return size < (ssize_t)sizeof(line) ? 0 : memcmp(line, "OK ", sizeof(line)) == 0 ? 1 : -1;
+}

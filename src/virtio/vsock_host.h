@@ -43,4 +43,11 @@ int vsock_host_greeting(int fd, struct vsock_greeting *greeting, uint32_t *port)
 /* Tells the program that it is connected. False if that is not possible. */
 bool vsock_host_confirm(int fd, uint32_t host_port);
 
+/*
+ * As a program of the host: connects to PATH and asks for @port. A descriptor, or a negative errno.
+ */
+int vsock_host_call(const char *path, uint32_t port);
+/* Whether the guest has accepted: 1: yes; 0: not yet; -1: it has not, and will not. */
+int vsock_host_called(int fd);
+
 #endif

@@ -38,6 +38,10 @@ def test_files(complete, tmp_path):
     assert complete("godwit", "run", "--kernel", f"{tmp_path}/vml") == [f"{tmp_path}/vmlinuz"]
 
 
+def test_kinds_of_first_answers(complete):
+    assert complete("godwit", "restore", "web.snap", "--first-answer", "v") == ["vsock:"]
+
+
 def test_no_vm_to_offer(complete):
     assert complete("godwit", "pause", "") == []
 

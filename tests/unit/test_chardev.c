@@ -138,6 +138,30 @@ static void a_file_gets_what_is_written(void **state)
 	close(fd);
 }
 
+static void keep_output(void *context, const void *data, size_t size)
+{
+	struct fixture *f = context;
+
+	memcpy(f->received + f->received_size, data, size);
+	f->received_size += size;
+}
+
+static void a_watcher_sees_what_nobody_takes(void **state)
+{
+	struct fixture *f = *state;
+	const struct chardev_watcher watcher = {.output = keep_output, .context = f};
+
+	assert_null(chardev_create("null", &f->chardev));
+	chardev_write(f->chardev, "before ", 7);
+	chardev_watch_output(f->chardev, &watcher);
+	chardev_write(f->chardev, "mean", 4);
+	chardev_write(f->chardev, "while", 5);
+	chardev_watch_output(f->chardev, NULL);
+	chardev_write(f->chardev, " after", 6);
+	assert_int_equal(f->received_size, 9);
+	assert_memory_equal(f->received, "meanwhile", 9);
+}
+
 static void only_the_owner_may_connect(void **state)
 {
 	struct fixture *f = *state;
@@ -464,6 +488,7 @@ int main(void)
 	    TEST(an_unknown_kind_is_refused_by_name),
 	    TEST(a_path_that_is_missing_is_refused),
 	    TEST(a_file_gets_what_is_written),
+	    TEST(a_watcher_sees_what_nobody_takes),
 	    TEST(only_the_owner_may_connect),
 	    TEST(a_stale_socket_is_replaced),
 	    TEST(a_socket_in_use_is_not_replaced),
