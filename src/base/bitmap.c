@@ -66,3 +66,20 @@ size_t bitmap_count_range(const uint64_t *map, size_t first, size_t count)
 		    (size_t)__builtin_popcountll(map[word] & word_mask(word, first, first + count));
 	return total;
 }
+
+void bitmap_or_range(uint64_t *map, size_t first, const uint64_t *from, size_t count)
+{
+	size_t word = first / 64, shift = first % 64;
+
+	for (size_t done = 0; done < count; done += 64, word++) {
+		uint64_t bits = from[done / 64];
+
+		if (count - done < 64)
+			bits &= (1ULL << (count - done)) - 1;
+		if (!bits)
+			continue;
+		map[word] |= bits << shift;
+		if (shift && bits >> (64 - shift))
+			map[word + 1] |= bits >> (64 - shift);
+	}
+}

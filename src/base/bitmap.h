@@ -30,6 +30,8 @@ void bitmap_clear_range(uint64_t *map, size_t first, size_t count);
 /* The first set (clear) bit at or after @from and before @end, or @end. */
 size_t bitmap_next_set(const uint64_t *map, size_t from, size_t end);
 size_t bitmap_next_clear(const uint64_t *map, size_t from, size_t end);
+/* Sets in @map at @first and on those bits that are set in the first @count of @from. */
+void bitmap_or_range(uint64_t *map, size_t first, const uint64_t *from, size_t count);
 /* The number of set bits in the range. */
 size_t bitmap_count_range(const uint64_t *map, size_t first, size_t count);
 

@@ -92,10 +92,12 @@ struct error *boot_file_load(const struct boot_file *file, uint64_t offset, stru
 		if (!piece)
 			return boot_no_memory(address);
 		section = memory_read_begin(map);
-		if (memory_access(map, address, piece, MEMORY_WRITE, &span))
+		if (memory_access(map, address, piece, MEMORY_WRITE, &span)) {
 			error = boot_file_read(file, offset, span.host, span.size);
-		else
+			memory_written(map, span.host, span.size);
+		} else {
 			error = boot_no_memory(address);
+		}
 		memory_read_end(map, section);
 		if (error)
 			return error;
@@ -123,8 +125,10 @@ struct error *boot_clear(struct memory_map *map, uint64_t address, uint64_t size
 			return boot_no_memory(address);
 		section = memory_read_begin(map);
 		present = memory_access(map, address, piece, MEMORY_WRITE, &span);
-		if (present)
+		if (present) {
 			memset(span.host, 0, span.size);
+			memory_written(map, span.host, span.size);
+		}
 		memory_read_end(map, section);
 		if (!present)
 			return boot_no_memory(address);

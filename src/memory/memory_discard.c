@@ -47,6 +47,7 @@ void memory_discard_span(struct memory_map *map, const struct memory_span *span,
 		count->kept += span->size;
 		return;
 	}
+	memory_written(map, block->host + start, end - start); /* zeros */
 	count->discarded += end - start;
 	count->kept += span->size - (end - start);
 }

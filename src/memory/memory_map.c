@@ -23,6 +23,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "memory/dirty_log.h"
 #include "memory/read_section.h"
 
 #define REGIONS_MAX	  128
@@ -36,15 +37,23 @@ struct memory_map {
 	struct memory_listener *listeners;
 	int listener_count;
 	struct read_sections sections;
+	bool logs_writes; /* atomic; set by the log */
+	struct dirty_log *log;
 };
 
 struct error *memory_map_create(struct memory_map **result)
 {
 	struct memory_map *map = aligned_alloc(64, sizeof(*map));
+	struct error *error;
 
 	if (!map)
 		return error_system(ENOMEM, "memory map");
 	memset(map, 0, sizeof(*map));
+	error = dirty_log_create(map, &map->logs_writes, &map->log);
+	if (error) {
+		free(map);
+		return error;
+	}
 	pthread_mutex_init(&map->lock, NULL);
 	*result = map;
 	return NULL;
@@ -54,6 +63,7 @@ void memory_map_destroy(struct memory_map *map)
 {
 	if (!map)
 		return;
+	dirty_log_destroy(map->log);
 	for (int i = 0; i < map->region_count; i++) {
 		free(map->regions[i]->plugged);
 		free(map->regions[i]);
@@ -274,6 +284,22 @@ static void give_back(const struct memory_region *region, uint64_t offset, uint6
 	ram_block_clear(region->block, region->block_offset + offset, size);
 }
 
+static uint8_t *region_host(const struct memory_region *region, uint64_t offset)
+{
+	return region->block->host + region->block_offset + offset;
+}
+
+/*
+ * What is plugged reads as zeros, whatever was there before; and the log forgets what was written
+ * to units while they are not marked, even if only because their unplug is refused a moment later.
+ */
+static void make_present(struct memory_map *map, struct memory_region *region, uint64_t offset,
+			 uint64_t size)
+{
+	mark(region, offset, size, true);
+	memory_written(map, region_host(region, offset), size);
+}
+
 int memory_region_plug(struct memory_map *map, struct memory_region *region, uint64_t offset,
 		       uint64_t size)
 {
@@ -292,7 +318,7 @@ int memory_region_plug(struct memory_map *map, struct memory_region *region, uin
 			break;
 	}
 	if (!failure) {
-		mark(region, offset, size, true);
+		make_present(map, region, offset, size);
 	} else {
 		for (struct memory_listener *l = map->listeners; l != listener; l = l->next)
 			if (l->unplug(l, region, offset, size))
@@ -314,7 +340,7 @@ static int take_away(struct memory_map *map, struct memory_region *region, uint6
 
 	mark(region, offset, size, false);
 	if (!read_sections_wait(&map->sections, UNPLUG_TIMEOUT_NS)) {
-		mark(region, offset, size, true);
+		make_present(map, region, offset, size);
 		return -EBUSY;
 	}
 	for (listener = map->listeners; listener; listener = listener->next) {
@@ -328,7 +354,7 @@ static int take_away(struct memory_map *map, struct memory_region *region, uint6
 		if (l->plug(l, region, offset, size))
 			log_error("memory '%s': a listener lost a range that stays plugged",
 				  region->block->name);
-	mark(region, offset, size, true);
+	make_present(map, region, offset, size);
 	return -EBUSY;
 }
 
@@ -355,9 +381,22 @@ void memory_read_end(struct memory_map *map, int token)
 	read_section_end(&map->sections, token);
 }
 
-static uint8_t *region_host(const struct memory_region *region, uint64_t offset)
+bool memory_logs_writes(const struct memory_map *map)
 {
-	return region->block->host + region->block_offset + offset;
+	/* The compiler must not load it before what was written is stored; the processor may. */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	return __builtin_expect(__atomic_load_n(&map->logs_writes, __ATOMIC_RELAXED), false);
+}
+
+void memory_written(struct memory_map *map, const void *host, uint64_t size)
+{
+	if (memory_logs_writes(map))
+		dirty_log_mark(map->log, host, size);
+}
+
+struct dirty_log *memory_map_dirty_log(const struct memory_map *map)
+{
+	return map->log;
 }
 
 bool memory_access(struct memory_map *map, uint64_t address, uint64_t size,
@@ -377,6 +416,12 @@ bool memory_access(struct memory_map *map, uint64_t address, uint64_t size,
 }
 
 enum copy_direction { COPY_OUT, COPY_IN };
+
+static void write_stretch(struct memory_map *map, uint8_t *host, const uint8_t *buffer, size_t size)
+{
+	memcpy(host, buffer, size);
+	memory_written(map, host, size);
+}
 
 /*
  * Copies between @buffer and guest memory stretch by stretch: a stretch ends with its region and,
@@ -402,7 +447,7 @@ static bool copy(struct memory_map *map, uint64_t address, uint8_t *buffer, uint
 		if (present && direction == COPY_OUT)
 			memcpy(buffer, region_host(region, offset), stretch);
 		else if (present)
-			memcpy(region_host(region, offset), buffer, stretch);
+			write_stretch(map, region_host(region, offset), buffer, stretch);
 		else if (!tolerant)
 			complete = false;
 		else if (direction == COPY_OUT)

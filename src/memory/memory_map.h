@@ -25,6 +25,7 @@
 #include "memory/ram_block.h"
 
 struct memory_map;
+struct dirty_log;
 
 /* One contiguous range of guest physical addresses backed by one RAM block. */
 struct memory_region {
@@ -124,7 +125,7 @@ enum memory_access_mode { MEMORY_READ, MEMORY_WRITE };
  * The accessor. Resolves [address, address + size), @size > 0, to host memory: true and *@span if
  * all of it lies in one region and is plugged; false otherwise, and nothing may be touched. Only
  * inside a read section; the span is valid until the section ends. MEMORY_WRITE says that it will
- * be written.
+ * be written; who does so calls memory_written afterwards, before the section ends.
  */
 bool memory_access(struct memory_map *map, uint64_t address, uint64_t size,
 		   enum memory_access_mode mode, struct memory_span *span) MUST_CHECK;
@@ -143,5 +144,17 @@ bool memory_write(struct memory_map *map, uint64_t address, const void *buffer,
 bool memory_read_or_zero(struct memory_map *map, uint64_t address, void *buffer, uint64_t size);
 bool memory_write_or_drop(struct memory_map *map, uint64_t address, const void *buffer,
 			  uint64_t size);
+
+/*
+ * [host, host + size) of guest memory, found with memory_access, has been written. While writes are
+ * logged (dirty_log.h) this marks its pages; otherwise it costs a branch. Any thread. The functions
+ * that copy do this themselves.
+ */
+void memory_written(struct memory_map *map, const void *host, uint64_t size);
+/* Whether memory_written does anything, for who would have to work out what was written. As with
+ * it, after the write. */
+bool memory_logs_writes(const struct memory_map *map);
+/* The map's log. */
+struct dirty_log *memory_map_dirty_log(const struct memory_map *map);
 
 #endif

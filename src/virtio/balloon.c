@@ -181,7 +181,7 @@ static bool handle_pages(struct virtio_balloon *balloon, const struct virtqueue_
 
 static bool handle_report(struct virtio_balloon *balloon, struct virtqueue_chain *chain)
 {
-	const struct iovec *iov = virtqueue_chain_in(chain);
+	const struct iovec *iov = virtqueue_chain_in_place(chain);
 
 	for (uint16_t i = 0; i < chain->in_count; i++) {
 		struct memory_span span = {.host = iov[i].iov_base, .size = iov[i].iov_len};

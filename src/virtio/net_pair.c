@@ -169,7 +169,7 @@ static enum step scatter(struct net_pair *pair, uint16_t chains, size_t done, si
 		}
 		if (!popped) {
 			if (chains && !pair->held) /* its start is in the first chain alone */
-				iov_copy_out(virtqueue_chain_in(&pair->chains[0]),
+				iov_copy_out(virtqueue_chain_in_place(&pair->chains[0]),
 					     pair->chains[0].in_count, pair->packet,
 					     pair->written[0]);
 			put_back(pair, chains);
@@ -204,6 +204,8 @@ static ssize_t read_frame(struct net_pair *pair)
 	do {
 		size = readv(pair->fd, iov, entries);
 	} while (size < 0 && errno == EINTR);
+	if (size >= 0 || errno == EAGAIN)
+		virtqueue_chain_wrote(chain, size < 0 ? 0 : MIN((uint64_t)size, chain->in_size));
 	return size < 0 ? -errno : size;
 }
 

@@ -263,6 +263,7 @@ int virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 	chain->in_count = 0;
 	chain->out_size = 0;
 	chain->in_size = 0;
+	chain->reached = 0;
 	chain->section = memory_read_begin(queue->map);
 	reason = format->available(queue, &available);
 	if (!reason && available) {
@@ -292,9 +293,26 @@ void virtqueue_unpop(struct virtqueue *queue, struct virtqueue_chain *chain)
 	virtqueue_discard(queue, chain);
 }
 
+/* Marks the first @size bytes of the writable part. */
+static void mark_written(const struct virtqueue *queue, const struct virtqueue_chain *chain,
+			 uint64_t size)
+{
+	const struct iovec *in = virtqueue_chain_in_place(chain);
+
+	if (!memory_logs_writes(queue->map))
+		return;
+	for (uint16_t i = 0; i < chain->in_count && size; i++) {
+		uint64_t stretch = MIN(size, in[i].iov_len);
+
+		memory_written(queue->map, in[i].iov_base, stretch);
+		size -= stretch;
+	}
+}
+
 void virtqueue_discard(struct virtqueue *queue, struct virtqueue_chain *chain)
 {
 	assert(queue->in_flight);
+	mark_written(queue, chain, chain->reached);
 	set_in_flight(queue, -1);
 	memory_read_end(queue->map, chain->section);
 }
@@ -310,8 +328,11 @@ void virtqueue_push_many(struct virtqueue *queue, struct virtqueue_chain *chains
 	const char *reason;
 
 	assert(count);
-	for (uint16_t i = 0; i < count; i++)
+	for (uint16_t i = 0; i < count; i++) {
 		assert(written[i] <= chains[i].in_size);
+		mark_written(queue, &chains[i], MAX(chains[i].reached, written[i]));
+		chains[i].reached = 0;
+	}
 	if (!queue->broken) {
 		reason = format_of(queue)->push(queue, chains, written, count);
 		if (reason)
@@ -413,7 +434,9 @@ bool virtqueue_chain_read(const struct virtqueue_chain *chain, uint64_t offset, 
 bool virtqueue_chain_write(struct virtqueue_chain *chain, uint64_t offset, const void *buffer,
 			   size_t size)
 {
-	return range_contains(0, chain->in_size, offset, size) &&
-	       copy_iov(virtqueue_chain_in(chain), chain->in_count, offset, (uint8_t *)buffer, size,
-			true);
+	if (!range_contains(0, chain->in_size, offset, size))
+		return false;
+	chain->reached = MAX(chain->reached, offset + size);
+	return copy_iov(virtqueue_chain_in_place(chain), chain->in_count, offset, (uint8_t *)buffer,
+			size, true);
 }

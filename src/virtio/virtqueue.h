@@ -68,6 +68,10 @@ struct virtqueue {
  * request, virtqueue_unpop, unplug, pop again to answer.
  *
  * A buffer that crosses from one memory region into the next takes an iovec for each.
+ *
+ * What was written to the chain is marked for the log of writes (memory/dirty_log.h) when it is
+ * pushed, put back or discarded, before the driver can see it: what virtqueue_push is told, and
+ * beyond that up to `reached`, which virtqueue_chain_write and virtqueue_chain_in raise.
  */
 struct virtqueue_chain {
 	struct iovec *iov;    /* provided by the caller */
@@ -76,6 +80,7 @@ struct virtqueue_chain {
 	uint16_t in_count;    /* writable entries: iov[out_count .. out_count + in_count) */
 	uint64_t out_size;    /* bytes */
 	uint64_t in_size;     /* bytes */
+	uint64_t reached;     /* bytes of the writable part that may have been written */
 	uint16_t id;	      /* head descriptor or buffer id */
 	uint16_t descriptors; /* ring descriptors used (packed) */
 	int section;	      /* token of the read section */
@@ -139,7 +144,20 @@ bool virtqueue_chain_read(const struct virtqueue_chain *chain, uint64_t offset, 
 /* Copies @size bytes to the writable part at @offset; false if it is shorter. */
 bool virtqueue_chain_write(struct virtqueue_chain *chain, uint64_t offset, const void *buffer,
 			   size_t size) MUST_CHECK;
+/* The writable part for who writes to it directly: all of it counts as written from now on. */
 static inline struct iovec *virtqueue_chain_in(struct virtqueue_chain *chain)
+{
+	chain->reached = chain->in_size;
+	return chain->iov + chain->out_count;
+}
+/* For who knows afterwards that through virtqueue_chain_in only the first @size bytes at most were
+ * written, and all of it nowhere else. */
+static inline void virtqueue_chain_wrote(struct virtqueue_chain *chain, uint64_t size)
+{
+	chain->reached = size;
+}
+/* The writable part for who only looks at it. */
+static inline const struct iovec *virtqueue_chain_in_place(const struct virtqueue_chain *chain)
 {
 	return chain->iov + chain->out_count;
 }

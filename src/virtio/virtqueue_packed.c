@@ -191,9 +191,11 @@ static const char *packed_push(struct virtqueue *queue, const struct virtqueue_c
 		entry = ring + (size_t)queue->next_used * DESCRIPTOR_SIZE;
 		flags = fill_used(queue, &chains[i], written[i], entry);
 		ring_store16(entry + DESCRIPTOR_FLAGS, flags);
+		ring_written(queue, entry, DESCRIPTOR_SIZE);
 	}
 	/* The driver looks at them in order, so this one publishes all. */
 	ring_store16(first + DESCRIPTOR_FLAGS, first_flags);
+	ring_written(queue, first, DESCRIPTOR_SIZE);
 	return NULL;
 }
 
@@ -248,6 +250,7 @@ static const char *packed_set_notifications(struct virtqueue *queue, bool enable
 		ring_store16(event, queue->next_avail | (queue->avail_wrap ? WRAP_BIT : 0));
 		ring_store16(event + EVENT_FLAGS, EVENT_FLAG_POSITION);
 	}
+	ring_written(queue, event, EVENT_SIZE);
 	return NULL;
 }
 

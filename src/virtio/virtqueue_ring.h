@@ -60,6 +60,11 @@ static inline bool ring_event_passed(uint16_t event, uint16_t now, uint16_t prev
 /* Resolves a ring; false when it is no longer plugged memory. Inside a read section. */
 bool ring_access(const struct virtqueue *queue, uint64_t address, uint64_t size,
 		 enum memory_access_mode mode, uint8_t **host);
+/* A field of a ring was written. */
+static inline void ring_written(const struct virtqueue *queue, const uint8_t *host, uint64_t size)
+{
+	memory_written(queue->map, host, size);
+}
 /* Adds the buffer of @descriptor to @chain, checking all that can be said of it alone. */
 const char *chain_add_buffer(const struct virtqueue *queue, struct virtqueue_chain *chain,
 			     const struct descriptor *descriptor);

@@ -151,12 +151,14 @@ static const char *split_push(struct virtqueue *queue, const struct virtqueue_ch
 
 		put_le32(entry, chains[i].id);
 		put_le32(entry + 4, written[i]);
+		ring_written(queue, entry, USED_ENTRY_SIZE);
 		queue->next_used++;
 		if (queue->next_used == queue->signalled_used)
 			queue->signalled_valid =
 			    false; /* so many that the distance no longer tells */
 	}
 	ring_store16(used + IDX, queue->next_used);
+	ring_written(queue, used + IDX, 2);
 	return NULL;
 }
 
@@ -187,13 +189,16 @@ static const char *split_interrupt_wanted(struct virtqueue *queue, bool *wanted)
 
 static const char *split_set_notifications(struct virtqueue *queue, bool enable)
 {
-	uint8_t *used, *avail;
+	uint8_t *used, *avail, *avail_event;
 	uint16_t seen;
 
 	if (!access_used(queue, &used) || !access_avail(queue, &avail))
 		return lost;
-	if (!queue->event_idx)
+	avail_event = used + RING + queue->layout.size * USED_ENTRY_SIZE;
+	if (!queue->event_idx) {
 		ring_store16(used + FLAGS, enable ? 0 : USED_NO_NOTIFY);
+		ring_written(queue, used + FLAGS, 2);
+	}
 	if (!queue->event_idx || !enable)
 		return NULL;
 	/*
@@ -204,7 +209,8 @@ static const char *split_set_notifications(struct virtqueue *queue, bool enable)
 	 */
 	for (int i = 0; i < 4; i++) {
 		seen = ring_load16(avail + IDX);
-		ring_store16(used + RING + queue->layout.size * USED_ENTRY_SIZE, seen);
+		ring_store16(avail_event, seen);
+		ring_written(queue, avail_event, 2);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		if (ring_load16(avail + IDX) == seen)
 			break;
