@@ -355,13 +355,27 @@ static int take_pages(const struct ram_block *block, uint64_t offset, uint64_t s
 	return fallocate(block->fd, 0, (off_t)offset, (off_t)size) < 0 ? errno : 0;
 }
 
-int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size)
+static bool commits(const struct ram_block *block)
 {
-	bool certain = block->options.backing == RAM_BACKING_HUGETLB ||
-		       block->options.backing == RAM_BACKING_FILE;
+	return block->options.backing == RAM_BACKING_HUGETLB ||
+	       block->options.backing == RAM_BACKING_FILE || block->options.prealloc;
+}
+
+int ram_block_take_rest(struct ram_block *block, uint64_t offset, uint64_t size)
+{
 	int failure;
 
-	if (!certain && !block->options.prealloc)
+	if (!commits(block) || is_huge(block) || block->clone)
+		return 0;
+	failure = take_pages(block, offset, size);
+	return !failure ? 0 : failure == ENOMEM ? -ENOMEM : -ENOSPC;
+}
+
+int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size)
+{
+	int failure;
+
+	if (!commits(block))
 		return 0;
 	failure = take_pages(block, offset, size);
 	if (!failure)

@@ -108,6 +108,13 @@ void ram_block_end_reserving(struct ram_block *block);
  */
 int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size) MUST_CHECK;
 /*
+ * Makes certain what was only reserved (ram_block_set_reserving): takes the small pages of the
+ * range that nobody has touched, and leaves the others as they are. After ram_block_end_reserving,
+ * while nobody watches (userfault.h). 0, or -ENOSPC or -ENOMEM with some of them taken. Where commit
+ * does nothing, or has reserved huge pages, this does nothing.
+ */
+int ram_block_take_rest(struct ram_block *block, uint64_t offset, uint64_t size) MUST_CHECK;
+/*
  * Gives the range back to the host; it reads as zeros afterwards. 0 or a negative errno: -ENOSPC for
  * a clone when the host has no mapping left for it, with nothing changed.
  */

@@ -7,6 +7,10 @@
  * the thread that handles a fault, reads it into a buffer and lets the kernel put it in place at
  * once, so that nobody sees half of it. Pages that are zero in the file are not put anywhere: once
  * their unit is DONE they become zeros when somebody touches them.
+ *
+ * When all units are DONE the last channel stops watching. Memory that was to be certain lacks its
+ * zero pages then: it takes them, lest a guest that comes to use them find the host's memory, or a
+ * file system on it, full.
  */
 #include "migration/ram_lazy.h"
 
@@ -22,6 +26,7 @@
 
 #define PAGE  SNAPSHOT_PAGE_SIZE
 #define CHUNK SNAPSHOT_CHUNK_SIZE
+#define PIECE MIB(2) /* of memory that is taken at once */
 
 enum unit_state { UNIT_ABSENT, UNIT_TAKEN, UNIT_DONE };
 
@@ -43,6 +48,7 @@ struct lazy_channel {
 };
 
 struct ram_lazy {
+	struct memory_map *map;
 	const struct snapshot_file *file;
 	struct userfault *userfault;
 	struct userfault_watcher watcher;
@@ -58,10 +64,10 @@ struct ram_lazy {
 	pthread_mutex_t lock;	/* guards the next ones */
 	pthread_cond_t changed; /* a unit is no longer TAKEN */
 	uint64_t open_units;	/* not DONE */
+	uint32_t bringing;	/* channels that may still take a unit */
 	void *free_buffers;	/* each begins with a pointer to the next */
 	bool failed;
-	bool started, told; /* told: completed was called */
-	bool stopping;	    /* atomic */
+	bool stopping; /* also read without the lock */
 
 	uint64_t total, done, asked; /* done and asked are atomic */
 };
@@ -193,19 +199,6 @@ static enum unit_state state_of(const struct lazy_block *block, uint64_t unit)
 	return __atomic_load_n(&block->states[unit], __ATOMIC_ACQUIRE);
 }
 
-/* The end may come before ram_lazy_start, when everything was asked for; it is told after that. */
-static void tell_when_complete(struct ram_lazy *lazy)
-{
-	bool tell;
-
-	pthread_mutex_lock(&lazy->lock);
-	tell = lazy->started && !lazy->open_units && !lazy->told;
-	lazy->told |= tell;
-	pthread_mutex_unlock(&lazy->lock);
-	if (tell)
-		lazy->ops->completed(lazy->context);
-}
-
 static void settle_unit(struct lazy_block *block, uint64_t unit, enum unit_state state)
 {
 	struct ram_lazy *lazy = block->lazy;
@@ -218,7 +211,6 @@ static void settle_unit(struct lazy_block *block, uint64_t unit, enum unit_state
 		lazy->open_units--;
 	pthread_cond_broadcast(&lazy->changed);
 	pthread_mutex_unlock(&lazy->lock);
-	tell_when_complete(lazy);
 }
 
 /* Brings a unit that the caller has taken. */
@@ -297,13 +289,102 @@ static void before_discard(void *context, struct ram_block *ram, uint64_t offset
 	}
 }
 
+/* --- The end ----------------------------------------------------------------------------------- */
+
+static bool stopping(const struct ram_lazy *lazy)
+{
+	return __atomic_load_n(&lazy->stopping, __ATOMIC_RELAXED);
+}
+
+static void unwatch(struct lazy_block *block)
+{
+	if (!block->watched)
+		return;
+	block->watched = false;
+	ram_block_unwatch(block->block, &block->discards);
+	userfault_unwatch(block->lazy->userfault, block->block, &block->lazy->watcher);
+	ram_block_end_reserving(block->block);
+}
+
+/*
+ * What of [@offset, @offset + @size) of the region is plugged. A read section keeps an unplug from
+ * giving back meanwhile what would be taken here. What is being plugged at this very moment may have
+ * been reserved before and be marked after: then its first touches take it.
+ */
+static int take_plugged(struct ram_lazy *lazy, const struct memory_region *region, uint64_t offset,
+			uint64_t size)
+{
+	int token = memory_read_begin(lazy->map);
+	int result = 0;
+
+	if (memory_region_all_plugged(region, offset, size))
+		result = ram_block_take_rest(region->block, region->block_offset + offset, size);
+	memory_read_end(lazy->map, token);
+	return result;
+}
+
+static int take_region(struct ram_lazy *lazy, const struct memory_region *region)
+{
+	uint64_t unit = region->unit ? MIN(region->unit, PIECE) : PIECE;
+	int result = 0;
+
+	for (uint64_t at = 0; at < region->size && !result && !stopping(lazy); at += PIECE) {
+		uint64_t end = MIN(at + PIECE, region->size);
+
+		if (memory_region_all_plugged(region, at, end - at)) {
+			result = take_plugged(lazy, region, at, end - at);
+			continue;
+		}
+		if (!memory_region_any_plugged(region, at, end - at))
+			continue;
+		for (uint64_t part = at; part < end && !result; part += unit)
+			result = take_plugged(lazy, region, part, MIN(unit, end - part));
+	}
+	return result;
+}
+
+static void take_rest(struct ram_lazy *lazy)
+{
+	struct memory_region *region = memory_map_first(lazy->map);
+
+	for (; region && !stopping(lazy); region = region->next) {
+		int result = take_region(lazy, region);
+
+		if (result < 0)
+			log_warning(
+			    "memory '%s': the host has no room for pages that the guest "
+			    "has not used yet (%s): it may fail when it uses them; make room",
+			    region->block->name, strerror(-result));
+	}
+}
+
+/* On the last channel. Units that others have taken are still on their way. */
+static void finish(struct ram_lazy *lazy)
+{
+	bool complete;
+
+	pthread_mutex_lock(&lazy->lock);
+	while (lazy->open_units && !lazy->failed && !stopping(lazy))
+		pthread_cond_wait(&lazy->changed, &lazy->lock);
+	complete = !lazy->open_units;
+	pthread_mutex_unlock(&lazy->lock);
+	if (!complete)
+		return;
+	for (uint32_t i = 0; i < lazy->block_count; i++)
+		unwatch(&lazy->blocks[i]);
+	take_rest(lazy);
+	if (!stopping(lazy))
+		lazy->ops->completed(lazy->context);
+}
+
 static void *channel_thread(void *context)
 {
 	struct lazy_channel *channel = context;
 	struct ram_lazy *lazy = channel->lazy;
 	uint64_t index;
+	bool last;
 
-	while (!__atomic_load_n(&lazy->stopping, __ATOMIC_RELAXED) &&
+	while (!stopping(lazy) &&
 	       (index = __atomic_fetch_add(&lazy->next_unit, 1, __ATOMIC_RELAXED)) < lazy->units) {
 		uint32_t i = lazy->block_count - 1;
 
@@ -312,6 +393,11 @@ static void *channel_thread(void *context)
 		if (take_unit(&lazy->blocks[i], index - lazy->blocks[i].first_unit))
 			bring_taken(&lazy->blocks[i], index - lazy->blocks[i].first_unit);
 	}
+	pthread_mutex_lock(&lazy->lock);
+	last = !--lazy->bringing;
+	pthread_mutex_unlock(&lazy->lock);
+	if (last)
+		finish(lazy);
 	return NULL;
 }
 
@@ -354,7 +440,7 @@ static struct error *add_block(struct ram_lazy *lazy, struct ram_block *ram,
 	return NULL;
 }
 
-struct error *ram_lazy_create(const struct memory_map *map, const struct snapshot_file *file,
+struct error *ram_lazy_create(struct memory_map *map, const struct snapshot_file *file,
 			      struct userfault *userfault, const struct ram_lazy_ops *ops,
 			      void *context, struct ram_lazy **result)
 {
@@ -365,6 +451,7 @@ struct error *ram_lazy_create(const struct memory_map *map, const struct snapsho
 		return error_system(ENOMEM, "a lazy restore");
 	pthread_mutex_init(&lazy->lock, NULL);
 	pthread_cond_init(&lazy->changed, NULL);
+	lazy->map = map;
 	lazy->file = file;
 	lazy->userfault = userfault;
 	lazy->watcher = (struct userfault_watcher){.ops = &fault_ops, .context = lazy};
@@ -384,11 +471,9 @@ struct error *ram_lazy_create(const struct memory_map *map, const struct snapsho
 
 struct error *ram_lazy_start(struct ram_lazy *lazy, uint32_t channels)
 {
-	pthread_mutex_lock(&lazy->lock);
-	lazy->started = true;
-	pthread_mutex_unlock(&lazy->lock);
-	tell_when_complete(lazy);
-	for (uint32_t i = 0; i < MIN(channels, RAM_LOAD_CHANNELS_MAX); i++) {
+	channels = MIN(channels, RAM_LOAD_CHANNELS_MAX);
+	lazy->bringing = channels;
+	for (uint32_t i = 0; i < channels; i++) {
 		struct lazy_channel *channel = &lazy->channels[i];
 		char name[16];
 
@@ -404,19 +489,16 @@ void ram_lazy_destroy(struct ram_lazy *lazy)
 {
 	if (!lazy)
 		return;
+	pthread_mutex_lock(&lazy->lock);
 	__atomic_store_n(&lazy->stopping, true, __ATOMIC_RELAXED);
+	pthread_cond_broadcast(&lazy->changed);
+	pthread_mutex_unlock(&lazy->lock);
 	for (uint32_t i = 0; i < RAM_LOAD_CHANNELS_MAX; i++)
 		if (lazy->channels[i].started)
 			pthread_join(lazy->channels[i].thread, NULL);
 	for (uint32_t i = 0; lazy->blocks && i < lazy->block_count; i++) {
-		struct lazy_block *block = &lazy->blocks[i];
-
-		if (block->watched) {
-			ram_block_unwatch(block->block, &block->discards);
-			userfault_unwatch(lazy->userfault, block->block, &lazy->watcher);
-			ram_block_end_reserving(block->block);
-		}
-		free(block->states);
+		unwatch(&lazy->blocks[i]);
+		free(lazy->blocks[i].states);
 	}
 	while (lazy->free_buffers) {
 		void *buffer = lazy->free_buffers;

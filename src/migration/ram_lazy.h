@@ -24,7 +24,10 @@
 #include "snapshot/snapshot_file.h"
 
 struct ram_lazy_ops {
-	/* Everything is there and verified; once, after ram_lazy_start. ram_lazy_destroy may follow. */
+	/*
+	 * Everything is there and verified, and memory that commits certainly has all of its pages
+	 * (ram_block_commit), or the log says what is short; once. ram_lazy_destroy may follow.
+	 */
 	void (*completed)(void *context);
 	/* A chunk could not be brought. @error is handed over. */
 	void (*failed)(void *context, struct error *error);
@@ -38,10 +41,10 @@ struct ram_lazy;
  * was only reserved (ram_block_set_reserving): pages that are there already would not be brought.
  * From the return on all accesses get the right content. All arguments outlive it.
  */
-struct error *ram_lazy_create(const struct memory_map *map, const struct snapshot_file *file,
+struct error *ram_lazy_create(struct memory_map *map, const struct snapshot_file *file,
 			      struct userfault *userfault, const struct ram_lazy_ops *ops,
 			      void *context, struct ram_lazy **lazy) MUST_CHECK;
-/* Lets @channels threads bring what nobody has asked for. */
+/* Lets @channels threads, 1 to RAM_LOAD_CHANNELS_MAX, bring what nobody has asked for. */
 struct error *ram_lazy_start(struct ram_lazy *lazy, uint32_t channels) MUST_CHECK;
 /*
  * Before it has completed, what was not brought reads as zeros from here on. Commits of its blocks

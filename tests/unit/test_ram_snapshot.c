@@ -41,7 +41,11 @@ struct memory {
 static char folder[] = "/var/tmp/godwit-test-XXXXXX";
 static char path[64], base_path[64];
 
-static bool memory_create(struct memory *memory, enum ram_backing backing)
+/*
+ * @backing is that of the second block, a file being one on tmpfs. @certain: all memory is
+ * preallocated.
+ */
+static bool memory_create_with(struct memory *memory, enum ram_backing backing, bool certain)
 {
 	static const char *const names[] = {"memory0", "memory1", "mem0"};
 	struct memory_region *region;
@@ -52,12 +56,22 @@ static bool memory_create(struct memory *memory, enum ram_backing backing)
 		struct ram_backing_options options = {.backing =
 							  i == 1 ? backing : RAM_BACKING_MEMFD,
 						      .page_size = MIB(2),
-						      .host_node = -1};
+						      .host_node = -1,
+						      .prealloc = certain};
+		char file[] = "/dev/shm/godwit-test-XXXXXX";
 		uint64_t size =
 		    i == 2 || (i == 1 && backing == RAM_BACKING_HUGETLB) ? HUGE_SIZE : BLOCK_SIZE;
 
+		if (options.backing == RAM_BACKING_FILE) {
+			close(mkstemp(file));
+			options.path = file;
+		}
 		assert_null(ram_block_create(names[i], &options, size, &memory->blocks[i]));
+		if (options.path)
+			unlink(file);
 		ram_block_set_reserving(memory->blocks[i]);
+		if (i < 2 && certain)
+			assert_int_equal(ram_block_commit(memory->blocks[i], 0, size), 0);
 		if (i == 1 && backing == RAM_BACKING_HUGETLB &&
 		    ram_block_commit(memory->blocks[i], 0, size) < 0)
 			return false;
@@ -69,6 +83,11 @@ static bool memory_create(struct memory *memory, enum ram_backing backing)
 	memory->elastic = region;
 	assert_int_equal(memory_region_plug(memory->map, region, UNIT, UNIT), 0);
 	return true;
+}
+
+static bool memory_create(struct memory *memory, enum ram_backing backing)
+{
+	return memory_create_with(memory, backing, backing == RAM_BACKING_FILE);
 }
 
 static void memory_destroy(struct memory *memory)
@@ -754,6 +773,65 @@ static void test_memory_that_was_given_back_does_not_come_again(void **unused)
 	memory_destroy(&to);
 }
 
+/* Bytes that the host has taken for @block, written to or not. */
+static uint64_t taken(const struct ram_block *block)
+{
+	struct stat info;
+
+	if (block->fd < 0)
+		return ram_block_resident(block);
+	assert_int_equal(fstat(block->fd, &info), 0);
+	return (uint64_t)info.st_blocks * 512;
+}
+
+/* Pages of zeros are not brought; yet where memory is to be certain none may be missing. */
+static void load_certainly(enum ram_backing backing)
+{
+	struct news news = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false};
+	struct memory from, to;
+	struct snapshot_file *file;
+	struct ram_lazy *lazy;
+
+	assert_true(memory_create_with(&from, backing, true));
+	assert_true(memory_create_with(&to, backing, true));
+	if (!open_userfault(&to)) {
+		memory_destroy(&from);
+		memory_destroy(&to);
+		skip();
+	}
+	fill(&from, 4);
+	save(&from, path, SNAPSHOT_DIRECT_OFF, 2, NULL);
+	assert_null(snapshot_file_open(path, NULL, &file));
+	assert_int_equal(taken(to.blocks[1]), 0);
+	assert_null(ram_lazy_create(to.map, file, to.userfault, &lazy_ops, &news, &lazy));
+	assert_null(ram_lazy_start(lazy, 2));
+	pthread_mutex_lock(&news.lock);
+	while (!news.completed && !news.failed)
+		pthread_cond_wait(&news.changed, &news.lock);
+	pthread_mutex_unlock(&news.lock);
+	assert_int_equal(taken(to.blocks[0]), BLOCK_SIZE);
+	assert_int_equal(taken(to.blocks[1]), BLOCK_SIZE);
+	assert_int_equal(taken(to.blocks[2]), UNIT);
+	ram_lazy_destroy(lazy);
+	/* What is plugged from here on is taken at once. */
+	assert_int_equal(memory_region_plug(to.map, to.elastic, 2 * UNIT, UNIT), 0);
+	assert_int_equal(taken(to.blocks[2]), 2 * UNIT);
+	check(&to, 4);
+	snapshot_file_close(file);
+	memory_destroy(&from);
+	memory_destroy(&to);
+}
+
+static void test_preallocated_memory_is_all_there_in_the_end(void **unused)
+{
+	load_certainly(RAM_BACKING_ANON);
+}
+
+static void test_a_file_on_tmpfs_is_all_there_in_the_end(void **unused)
+{
+	load_certainly(RAM_BACKING_FILE);
+}
+
 static int make_folder(void **unused)
 {
 	if (!mkdtemp(folder))
@@ -797,6 +875,8 @@ int main(void)
 	    cmocka_unit_test(test_huge_pages_come_when_they_are_touched),
 	    cmocka_unit_test(test_everything_comes_by_itself),
 	    cmocka_unit_test(test_memory_that_was_given_back_does_not_come_again),
+	    cmocka_unit_test(test_preallocated_memory_is_all_there_in_the_end),
+	    cmocka_unit_test(test_a_file_on_tmpfs_is_all_there_in_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);
