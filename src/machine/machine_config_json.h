@@ -2,7 +2,7 @@
 /*
  * A machine's configuration as JSON, for the section "godwit/config" of snapshots and streams.
  * Reading trusts nothing: what is missing, of another type, too long or not allowed is refused by
- * name. Paths are as the user gave them.
+ * name. Paths are as the user gave them (machine_config_paths.h makes them absolute).
  */
 #ifndef GODWIT_MACHINE_MACHINE_CONFIG_JSON_H
 #define GODWIT_MACHINE_MACHINE_CONFIG_JSON_H

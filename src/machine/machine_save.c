@@ -3,7 +3,8 @@
  * A save, machine_save.h. One thread does what takes long; what concerns the machine as a whole (the
  * moment: guest stopped, states collected) it asks of the main loop and waits for.
  *
- *   thread     a lazy restore that is under way ends; a running guest's memory is watched
+ *   thread     the files are opened, which a hung disk may keep waiting; a lazy restore that is
+ *              under way ends; a running guest's memory is watched
  *   main loop  the moment: the guest stops, states of devices and processors go into the file's
  *              front; with --live the guest goes on at once
  *   thread     memory is written; the file is synced and put in place, or the stream ended
@@ -15,15 +16,12 @@
 
 #include <string.h>
 
-#include "base/bitmap.h"
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/thread.h"
-#include "machine/machine_config_json.h"
 #include "machine/machine_private.h"
-#include "machine/machine_state.h"
+#include "machine/machine_save_parts.h"
 #include "migration/ram_save.h"
-#include "snapshot/snapshot_parts.h"
 
 #define LAZY_POLL_NS   (5 * NS_PER_MS)
 #define STREAM_THREADS 2 /* one sends while the other prepares what comes next */
@@ -34,11 +32,13 @@ struct machine_save {
 	void (*done)(void *context, struct error *error);
 	void *context;
 
-	struct snapshot_file *base;
+	struct snapshot_block_plan *plans;
+	uint32_t plan_count;
+	struct snapshot_file *base;	/* the thread's, as the next one */
 	struct snapshot_writer *writer; /* or: */
 	struct snapshot_sender *sender; /* freed by the thread, with the lock held */
 	struct snapshot_head *head;	/* of either */
-	struct ram_save *memory;	/* until it is written; the thread frees it */
+	struct ram_save *memory; /* from when files are open until it is written: the thread's */
 	pthread_t thread;
 	struct error *result;
 
@@ -53,91 +53,10 @@ struct machine_save {
 	struct machine_save_progress progress;
 };
 
-/* --- States ------------------------------------------------------------------------------------ */
-
-static struct error *add_part(void *context, const struct state_part *part,
-			      const struct state *state)
-{
-	struct machine_save *save = context;
-
-	return snapshot_head_add_section(save->head, part->name, part->instance, part->version,
-					 state);
-}
-
-static struct error *visit_part(struct machine_save *save, const struct state_part *part)
-{
-	AUTO_STATE struct state *state = state_save_begin(true);
-
-	TRY(state_visit(state, part));
-	return add_part(save, part, state);
-}
-
-static struct error *add_configuration(struct machine_save *save)
-{
-	json_t *json = machine_config_to_json(&save->machine->config);
-	AUTO_FREE char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-
-	json_decref(json);
-	if (!text)
-		return error_new(EINVAL, "a name or an option of the machine is not UTF-8 text, as "
-					 "its configuration in a snapshot must be");
-	return snapshot_head_add_bytes(save->head, MACHINE_CONFIG_SECTION, 0, 1, text,
-				       strlen(text));
-}
-
-static struct error *add_memory_layout(struct machine_save *save)
-{
-	AUTO_FREE struct snapshot_memory *memory = calloc(1, sizeof(*memory));
-	struct state_part part = {.name = "godwit/memory",
-				  .version = SNAPSHOT_MEMORY_VERSION,
-				  .visit = snapshot_memory_state,
-				  .context = memory};
-	const struct memory_region *region;
-
-	if (!memory)
-		return error_system(ENOMEM, "memory layout");
-	for (region = memory_map_first(save->machine->map);
-	     region && memory->count < SNAPSHOT_RANGES_MAX; region = region->next) {
-		struct snapshot_range *range = &memory->ranges[memory->count++];
-
-		snprintf(range->block, sizeof(range->block), "%s", region->block->name);
-		range->address = region->address;
-		range->offset = region->block_offset;
-		range->size = region->size;
-	}
-	return visit_part(save, &part);
-}
-
-static struct error *add_plugged(struct machine_save *save)
-{
-	const struct memory_region *region;
-	uint32_t instance = 0;
-
-	for (region = memory_map_first(save->machine->map); region; region = region->next) {
-		struct snapshot_plugged plugged = {
-		    .size = region->size, .unit = region->unit, .bits = region->plugged};
-		struct state_part part = {.name = "godwit/plugged",
-					  .instance = instance,
-					  .version = SNAPSHOT_PLUGGED_VERSION,
-					  .visit = snapshot_plugged_state,
-					  .context = &plugged};
-
-		if (!region->unit)
-			continue;
-		snprintf(plugged.block, sizeof(plugged.block), "%s", region->block->name);
-		TRY(visit_part(save, &part));
-		instance++;
-	}
-	return NULL;
-}
-
 /* The guest stands still. */
 static struct error *collect(struct machine_save *save)
 {
-	TRY(add_configuration(save));
-	TRY(add_memory_layout(save));
-	TRY(add_plugged(save));
-	TRY(machine_state_save(save->machine, true, add_part, save));
+	TRY(machine_save_parts(save->machine, save->head));
 	return save->options.live ? ram_save_protect(save->memory) : NULL;
 }
 
@@ -247,6 +166,34 @@ static bool is_cancelled(struct machine_save *save)
 	return is;
 }
 
+/* All that touches a disk before the moment: the main loop must not wait for one. */
+static struct error *open_files(struct machine_save *save)
+{
+	struct ram_save_options options = {.channels = save->options.channels,
+					   .sender = save->sender};
+	struct snapshot_writer_options writer = {.path = save->options.path,
+						 .direct = save->options.direct};
+	struct ram_save *memory;
+
+	if (save->options.base)
+		TRY(error_prefix(snapshot_file_open(save->options.base, NULL, &save->base),
+				 "base"));
+	writer.base = options.base = save->base;
+	if (save->sender) {
+		save->head = snapshot_sender_head(save->sender);
+		options.channels = STREAM_THREADS;
+	} else {
+		TRY(snapshot_writer_create(&writer, save->plans, save->plan_count, &save->writer));
+		save->head = snapshot_writer_head(save->writer);
+		options.direct = snapshot_writer_is_direct(save->writer);
+	}
+	TRY(ram_save_create(save->machine->map, save->writer, &options, &memory));
+	pthread_mutex_lock(&save->lock);
+	save->memory = memory; /* from here on machine_save_cancel ends it */
+	pthread_mutex_unlock(&save->lock);
+	return is_cancelled(save) ? cancelled() : NULL;
+}
+
 static struct error *wait_for_lazy_restore(struct machine_save *save)
 {
 	const struct timespec pause = {.tv_nsec = LAZY_POLL_NS};
@@ -306,30 +253,39 @@ static void note_size(struct machine_save *save)
 	pthread_mutex_unlock(&save->lock);
 }
 
-/* What goes wrong with memory goes wrong with the file, mostly. */
 static struct error *write_memory(struct machine_save *save)
 {
 	struct error *error = ram_save_run(save->memory);
 
 	end_memory(save);
-	if (!error || is_cancelled(save))
-		return error;
+	return error;
+}
+
+static struct error *finish(struct machine_save *save)
+{
+	if (is_cancelled(save))
+		return cancelled();
+	return save->sender ? snapshot_sender_finish(save->sender)
+			    : snapshot_writer_finish(save->writer);
+}
+
+/* What goes wrong with memory goes wrong with the file, mostly; the writer names it itself. */
+static struct error *name_file(const struct machine_save *save, struct error *error)
+{
 	return error_prefix(error, "%s", save->options.path);
 }
 
 static struct error *do_save(struct machine_save *save)
 {
+	TRY(open_files(save));
 	TRY(wait_for_lazy_restore(save));
 	if (save->options.live)
 		TRY(ram_save_watch(save->memory, save->machine->userfault));
 	TRY(wait_for_moment(save));
 	if (save->sender)
-		TRY(snapshot_sender_begin(save->sender));
-	TRY(write_memory(save));
-	if (is_cancelled(save))
-		return cancelled();
-	TRY(save->sender ? snapshot_sender_finish(save->sender)
-			 : snapshot_writer_finish(save->writer));
+		TRY(name_file(save, snapshot_sender_begin(save->sender)));
+	TRY(name_file(save, write_memory(save)));
+	TRY(save->sender ? name_file(save, finish(save)) : finish(save));
 	note_size(save);
 	return NULL;
 }
@@ -339,10 +295,15 @@ static void *save_thread(void *context)
 	struct machine_save *save = context;
 
 	save->result = do_save(save);
+	if (save->result && is_cancelled(save)) { /* whatever it was that noticed */
+		error_free(save->result);
+		save->result = cancelled();
+	}
 	if (save->memory)
 		end_memory(save);
 	/* A partial file goes before anybody is told, and who reads a stream sees its end. */
 	snapshot_writer_destroy(TAKE_PTR(save->writer));
+	snapshot_file_close(TAKE_PTR(save->base));
 	pthread_mutex_lock(&save->lock);
 	snapshot_sender_destroy(TAKE_PTR(save->sender));
 	pthread_mutex_unlock(&save->lock);
@@ -352,50 +313,47 @@ static void *save_thread(void *context)
 
 /* --- Life -------------------------------------------------------------------------------------- */
 
+static struct error *plan_memory(struct machine_save *save)
+{
+	const struct memory_map *map = save->machine->map;
+	uint32_t count = ram_save_plan(map, NULL, 0);
+
+	if (count > SNAPSHOT_BLOCKS_MAX)
+		return error_new(E2BIG,
+				 "a snapshot holds %d pieces of memory, and this machine has %u",
+				 SNAPSHOT_BLOCKS_MAX, count);
+	save->plans = calloc(MAX(count, 1U), sizeof(*save->plans));
+	if (!save->plans)
+		return error_system(ENOMEM, "a save");
+	save->plan_count = ram_save_plan(map, save->plans, count);
+	for (uint32_t i = 0; i < save->plan_count; i++)
+		save->progress.total += save->plans[i].size;
+	return NULL;
+}
+
+/* What can be done, and refused, without waiting for anything. */
 static struct error *prepare(struct machine_save *save)
 {
 	struct machine *machine = save->machine;
-	struct snapshot_writer_options writer = {.path = save->options.path,
-						 .direct = save->options.direct};
-	struct ram_save_options memory = {.channels = save->options.channels};
-	struct snapshot_block_plan plans[SNAPSHOT_BLOCKS_MAX];
-	uint32_t blocks = ram_save_plan(machine->map, plans, SNAPSHOT_BLOCKS_MAX);
 
-	if (blocks > SNAPSHOT_BLOCKS_MAX)
-		return error_new(E2BIG,
-				 "a snapshot holds %d pieces of memory, and this machine has %u",
-				 SNAPSHOT_BLOCKS_MAX, blocks);
-	if (save->options.base)
-		TRY(error_prefix(snapshot_file_open(save->options.base, NULL, &save->base),
-				 "base"));
-	writer.base = memory.base = save->base;
+	TRY(plan_memory(save));
 	if (save->options.live && !machine->userfault)
 		TRY(userfault_create(MACHINE_FAULT_THREADS, &machine->userfault));
 	for (uint32_t i = 0; save->options.live && i < machine->config.memory_count; i++)
 		TRY(error_prefix(userfault_supports(machine->memory[i]), "live"));
 	for (uint32_t i = 0; save->options.live && i < machine->config.elastic_count; i++)
 		TRY(error_prefix(userfault_supports(machine->elastic[i].block), "live"));
-	if (save->options.stream) {
-		TRY(snapshot_sender_create(TAKE_PTR(save->options.stream), plans, blocks,
-					   &save->sender));
-		save->head = snapshot_sender_head(save->sender);
-		memory.sender = save->sender;
-		memory.channels = STREAM_THREADS;
-	} else {
-		TRY(snapshot_writer_create(&writer, plans, blocks, &save->writer));
-		save->head = snapshot_writer_head(save->writer);
-		memory.direct = snapshot_writer_is_direct(save->writer);
-	}
-	return ram_save_create(machine->map, save->writer, &memory, &save->memory);
+	if (!save->options.stream)
+		return NULL;
+	return snapshot_sender_create(TAKE_PTR(save->options.stream), save->plans, save->plan_count,
+				      &save->sender);
 }
 
 static void save_free(struct machine_save *save)
 {
-	ram_save_destroy(save->memory);
-	snapshot_writer_destroy(save->writer);
 	snapshot_sender_destroy(save->sender);
 	channel_close(save->options.stream);
-	snapshot_file_close(save->base);
+	free(save->plans);
 	error_free(save->result);
 	error_free(save->moment_error);
 	pthread_cond_destroy(&save->changed);
