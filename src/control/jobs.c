@@ -51,6 +51,7 @@ static void job_remove(struct job *job)
 		link = &(*link)->next;
 	*link = job->next;
 	jobs->count--;
+	free(job->error);
 	job->ops->destroy(job);
 }
 
@@ -127,13 +128,27 @@ void job_set_progress(struct job *job, uint64_t current, uint64_t total)
 	job->total = total;
 }
 
+/* A copy of @text, where all but ASCII is '?' if it is not UTF-8, as names of files need not be. */
+static char *copy_as_utf8(const char *text)
+{
+	char *copy = strdup(text);
+	json_t *string = json_string(text);
+
+	for (char *byte = copy; byte && !string && *byte; byte++)
+		if (*byte & 0x80)
+			*byte = '?';
+	json_decref(string);
+	return copy;
+}
+
 void job_conclude(struct job *job, const char *reason)
 {
 	if (job->status == JOB_CONCLUDED)
 		return;
 	job->ended_ns = clock_realtime_ns();
+	job->failed = reason != NULL;
 	if (reason)
-		snprintf(job->error, sizeof(job->error), "%s", reason);
+		job->error = copy_as_utf8(reason);
 	else
 		job->current = job->total;
 	job_set_status(job, JOB_CONCLUDED);
@@ -177,8 +192,9 @@ static json_t *job_describe(struct job *job)
 		      "total-progress", (json_int_t)job->total, "started",
 		      (double)job->started_ns / (double)NS_PER_SECOND);
 
-	if (object && job->error[0])
-		json_object_set_new(object, "error", json_string(job->error));
+	if (object && job->failed)
+		json_object_set_new(object, "error",
+				    json_string(job->error ?: "no memory to say why"));
 	if (object && job->ended_ns)
 		json_object_set_new(
 		    object, "seconds",

@@ -42,7 +42,8 @@ struct job {
 	char id[JOB_ID_MAX + 1];
 	enum job_status status;
 	uint64_t current, total;      /* progress, in whatever unit the job has */
-	char error[128];	      /* concluded without success: why; else empty */
+	bool failed;		      /* concluded without success */
+	char *error;		      /* why, valid UTF-8; NULL also when there was no memory */
 	int64_t started_ns, ended_ns; /* CLOCK_REALTIME; ended: 0 while it runs */
 };
 

@@ -87,7 +87,8 @@ static void resize_ends_when_the_guest_has_plugged_all(void **state)
 	fake_guest_plugs(fixture->machine, 0, MIB(64));
 	resizer_update(fixture->resizer);
 	assert_int_equal(job->status, JOB_CONCLUDED);
-	assert_string_equal(job->error, "");
+	assert_false(job->failed);
+	assert_null(job->error);
 	assert_string_equal(fixture->log, "grow created;grow running;grow concluded;");
 }
 
@@ -129,6 +130,24 @@ static void request_from_elsewhere_replaces_the_job(void **state)
 	resizer_update(fixture->resizer);
 	assert_int_equal(job->status, JOB_CONCLUDED);
 	assert_non_null(strstr(job->error, "replaced"));
+}
+
+static void reason_is_told_in_full_and_as_text(void **state)
+{
+	struct fixture *fixture = *state;
+	struct job *job = resize(fixture, MIB(64), NULL);
+	char reason[5000];
+	json_t *jobs;
+
+	memset(reason, 'x', sizeof(reason));
+	memcpy(reason, "\xff/", 2);
+	memcpy(reason + sizeof(reason) - 4, "end", 4);
+	job_conclude(job, reason);
+	jobs = jobs_describe(fixture->jobs);
+	reason[0] = '?';
+	assert_string_equal(json_string_value(json_object_get(json_array_get(jobs, 0), "error")),
+			    reason);
+	json_decref(jobs);
 }
 
 static void refused_size_starts_no_job_and_changes_nothing(void **state)
@@ -235,6 +254,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(newer_request_replaces_the_job, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(request_from_elsewhere_replaces_the_job, set_up,
 					    tear_down),
+	    cmocka_unit_test_setup_teardown(reason_is_told_in_full_and_as_text, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(refused_size_starts_no_job_and_changes_nothing, set_up,
 					    tear_down),
 	    cmocka_unit_test_setup_teardown(id_in_use_changes_nothing, set_up, tear_down),
