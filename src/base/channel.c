@@ -22,7 +22,7 @@
 struct channel {
 	char *name;
 	int fd;
-	int cancel_fd;
+	int cancel_fd, watched_fd;
 	enum channel_direction direction;
 	bool is_socket, is_file;
 	bool was_blocking; /* to be made so again */
@@ -92,7 +92,7 @@ struct error *channel_open(int fd, enum channel_direction direction, const char 
 		return error_system(ENOMEM, "%s", name);
 	}
 	channel->fd = fd;
-	channel->cancel_fd = -1;
+	channel->cancel_fd = channel->watched_fd = -1;
 	channel->direction = direction;
 	channel->name = strdup(name);
 	if (!channel->name)
@@ -128,17 +128,23 @@ void channel_cancel(struct channel *channel)
 	eventfd_write(channel->cancel_fd, 1);
 }
 
+void channel_cancel_when(struct channel *channel, int fd)
+{
+	channel->watched_fd = fd;
+}
+
 /* Waits for @events, or with 0 not at all; fails when the channel was cancelled. */
 static struct error *wait_for(struct channel *channel, short events)
 {
 	struct pollfd fds[] = {{.fd = channel->cancel_fd, .events = POLLIN},
+			       {.fd = channel->watched_fd, .events = POLLIN},
 			       {.fd = channel->fd, .events = events}};
 
-	while (poll(fds, events ? 2 : 1, events ? -1 : 0) < 0)
+	while (poll(fds, events ? 3 : 2, events ? -1 : 0) < 0)
 		if (errno != EINTR)
-			return error_system(errno, "%s: cannot be waited for", channel->name);
-	if (fds[0].revents)
-		return error_new(ECANCELED, "%s: cancelled", channel->name);
+			return error_system(errno, "cannot be waited for");
+	if (fds[0].revents || fds[1].revents)
+		return error_new(ECANCELED, "cancelled");
 	return NULL;
 }
 
@@ -163,9 +169,9 @@ struct error *channel_write(struct channel *channel, struct iovec *parts, size_t
 			continue;
 		}
 		if (written < 0 && errno == EPIPE)
-			return error_new(EPIPE, "%s: its reader has gone away", channel->name);
+			return error_new(EPIPE, "its reader has gone away");
 		if (written < 0)
-			return error_system(errno, "%s: cannot be written to", channel->name);
+			return error_system(errno, "cannot be written to");
 		while (count && (size_t)written >= parts->iov_len) {
 			written -= (ssize_t)parts->iov_len;
 			parts++;
@@ -192,7 +198,7 @@ struct error *channel_read(struct channel *channel, void *bytes, size_t size, si
 		if (errno == EAGAIN || errno == EWOULDBLOCK)
 			TRY(wait_for(channel, POLLIN));
 		else if (errno != EINTR)
-			return error_system(errno, "%s: cannot be read", channel->name);
+			return error_system(errno, "cannot be read");
 	}
 }
 
@@ -201,9 +207,9 @@ struct error *channel_read(struct channel *channel, void *bytes, size_t size, si
 static struct error *finish_writing(struct channel *channel)
 {
 	if (channel->is_file && fsync(channel->fd) < 0)
-		return error_system(errno, "%s: cannot be written to its disk", channel->name);
+		return error_system(errno, "cannot be written to its disk");
 	if (channel->is_socket && shutdown(channel->fd, SHUT_WR) < 0)
-		return error_system(errno, "%s: cannot be ended", channel->name);
+		return error_system(errno, "cannot be ended");
 	return NULL;
 }
 
@@ -216,7 +222,7 @@ static struct error *finish_reading(struct channel *channel)
 	if (!channel->is_file && !channel->child)
 		return NULL;
 	TRY(channel_read(channel, &byte, 1, &got));
-	return got ? error_new(EBADMSG, "%s: goes on after its end", channel->name) : NULL;
+	return got ? error_new(EBADMSG, "goes on after its end") : NULL;
 }
 
 struct error *channel_finish(struct channel *channel)
@@ -237,11 +243,13 @@ struct error *channel_explain(struct channel *channel, struct error *error)
 {
 	AUTO_ERROR struct error *reason = NULL;
 
-	if (!error || !channel->child || error_code(error) == ECANCELED)
+	if (!error || error_code(error) == ECHILD) /* which tells of the command */
 		return error;
-	let_go(channel);
-	reason = child_wait(channel->child, channel->cancel_fd, EXPLAIN_MS);
-	if (!reason || error_code(reason) != ECHILD)
-		return error;
-	return error_prefix(error, "%s", error_message(reason));
+	if (channel->child && error_code(error) != ECANCELED) {
+		let_go(channel);
+		reason = child_wait(channel->child, channel->cancel_fd, EXPLAIN_MS);
+		if (reason && error_code(reason) == ECHILD)
+			return error_prefix(error, "%s", error_message(reason));
+	}
+	return error_prefix(error, "%s", channel->name);
 }

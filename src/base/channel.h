@@ -7,9 +7,10 @@
  * buffers. A peer that does not take or give anything makes read and write wait, for ever unless
  * the channel is cancelled.
  *
- * Threads: one that writes, one that reads; cancel from any. Errors begin with the channel's name;
- * code ECANCELED after channel_cancel, EPIPE when the reader is gone. The process must ignore
- * SIGPIPE.
+ * Threads: one that writes, one that reads; cancel from any. Errors of opening begin with the
+ * channel's name; those of the others do not, so that who calls says what it was about, and then, once,
+ * which channel it was (channel_explain). Code ECANCELED after channel_cancel, EPIPE when the reader
+ * is gone. The process must ignore SIGPIPE.
  */
 #ifndef GODWIT_BASE_CHANNEL_H
 #define GODWIT_BASE_CHANNEL_H
@@ -53,11 +54,13 @@ struct error *channel_read(struct channel *channel, void *bytes, size_t size,
 struct error *channel_finish(struct channel *channel) MUST_CHECK;
 /*
  * After something about the channel failed with @error (NULL stays NULL): puts in front of it how
- * its command failed, if that is why. The channel can only be closed then.
+ * its command failed, if that is why, or else the channel's name. The channel can only be closed then.
  */
 struct error *channel_explain(struct channel *channel, struct error *error) MUST_CHECK;
 /* Makes every read, write and finish fail from now on, also those that wait. */
 void channel_cancel(struct channel *channel);
+/* The same from when @fd is readable on: a signalfd, say. Borrowed; -1: nothing does. */
+void channel_cancel_when(struct channel *channel, int fd);
 
 const char *channel_name(const struct channel *channel);
 

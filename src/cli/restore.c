@@ -239,9 +239,10 @@ static struct error *check_clone(const struct cli_arguments *arguments,
 
 /* A stream comes once, in its order. */
 static struct error *open_stream(const struct cli_arguments *arguments, struct channel *channel,
-				 int signals, struct snapshot_file **file)
+				 int *signals, struct snapshot_file **file)
 {
 	static const char *const needs_file[] = {"lazy", "clone", "direct", "cached", "base"};
+	struct error *error;
 
 	for (size_t i = 0; i < ARRAY_SIZE(needs_file); i++)
 		if (cli_has(arguments, needs_file[i])) {
@@ -255,7 +256,12 @@ static struct error *open_stream(const struct cli_arguments *arguments, struct c
 		return error_usage("--channels needs a file, and %s is a stream: use 1",
 				   arguments->positional[0]);
 	}
-	channel_cancel_when(channel, signals);
+	error = *signals < 0 ? vm_process_catch_signals(signals) : NULL;
+	if (error) {
+		channel_close(channel);
+		return error;
+	}
+	channel_cancel_when(channel, *signals);
 	return snapshot_receive(channel, false, file);
 }
 
@@ -273,10 +279,8 @@ static struct error *open_file(const struct cli_arguments *arguments, int *signa
 	if (strncmp(arguments->positional[0], "exec:", 5) == 0)
 		TRY(vm_process_catch_signals(signals));
 	TRY(stream_source_open(arguments->positional[0], &channel));
-	if (channel && *signals < 0)
-		TRY(error_after_close(vm_process_catch_signals(signals), channel));
 	if (channel)
-		return open_stream(arguments, channel, *signals, file);
+		return open_stream(arguments, channel, signals, file);
 	TRY(snapshot_file_open(arguments->positional[0], &open_options, file));
 	return cli_has(arguments, "clone") ? ram_share_supports(*file) : NULL;
 }

@@ -16,7 +16,8 @@
 #include "cli/stream_target.h"
 #include "cli/vm.h"
 
-#define EXPLAIN_MS 1000 /* for a command to end after the save has failed */
+#define STREAM_NAME "fd:save" /* what the VM calls the descriptor that it gets */
+#define EXPLAIN_MS  1000      /* for a command to end after the save has failed */
 
 static const struct cli_option options[] = {
     {"live", CLI_FLAG, NULL, "let the guest run: the image is that of one moment"},
@@ -104,23 +105,36 @@ static struct error *wait_for_command(struct child *child)
 	return child_wait(child, signals, -1);
 }
 
+/* Takes the name off that the VM knows the stream by, which nobody has given; whether it was there. */
+static bool take_name_off(struct error **error)
+{
+	size_t length = strlen(STREAM_NAME ": ");
+	struct error *named = *error;
+
+	if (strncmp(error_message(named), STREAM_NAME ": ", length) != 0)
+		return false;
+	*error = error_new(error_code(named), "%s", error_message(named) + length);
+	error_free(named);
+	return true;
+}
+
 /*
  * What became of the command once the VM has done its part, or failed with @error. The status says
  * more than that the pipe broke.
  */
 static struct error *finish_command(struct stream_target *target, struct error *error)
 {
-	struct error *reason;
+	AUTO_ERROR struct error *reason = NULL;
+	bool named;
 
-	if (!target->child)
-		return error;
 	if (!error)
-		return wait_for_command(target->child);
-	reason = child_wait(target->child, -1, EXPLAIN_MS);
+		return target->child ? wait_for_command(target->child) : NULL;
+	named = take_name_off(&error);
+	if (target->child)
+		reason = child_wait(target->child, -1, EXPLAIN_MS);
 	if (reason && error_code(reason) == ECHILD)
-		error = error_prefix(error, "%s", error_message(reason));
-	error_free(reason);
-	return error;
+		return error_prefix(error, "%s", error_message(reason));
+	return named ? error_prefix(error, "%s", target->name) : error;
 }
 
 /* --- Saving ------------------------------------------------------------------------------------ */
@@ -128,14 +142,14 @@ static struct error *finish_command(struct stream_target *target, struct error *
 static struct error *start_save(const struct cli_arguments *arguments, struct qmp_client *client,
 				struct stream_target *target, uint64_t channels, json_t **started)
 {
-	char file[PATH_MAX] = "fd:save", base[PATH_MAX];
+	char file[PATH_MAX] = STREAM_NAME, base[PATH_MAX];
 	json_t *request;
 
 	if (target->kind == STREAM_NONE) {
 		TRY(absolute(arguments->positional[1], file));
 	} else {
 		TRY(stream_target_open(target));
-		TRY(qmp_client_pass(client, target->fd, "save"));
+		TRY(qmp_client_pass(client, target->fd, STREAM_NAME + strlen("fd:")));
 		/* The VM's copy is the last one: its end is the end of the stream. */
 		close_fd(&target->fd);
 		channels = 1;

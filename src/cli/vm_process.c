@@ -72,6 +72,15 @@ static struct error *block_signals(sigset_t *set)
 						     : NULL;
 }
 
+struct error *vm_process_catch_signals(int *fd)
+{
+	sigset_t set;
+
+	TRY(block_signals(&set));
+	*fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return *fd < 0 ? error_system(errno, "cannot watch for signals") : NULL;
+}
+
 static struct error *watch_signals(struct vm_process *process, const sigset_t *set)
 {
 	process->signal_fd = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);

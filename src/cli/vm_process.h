@@ -7,6 +7,13 @@
 #include "base/log.h"
 #include "machine/machine.h"
 
+/*
+ * From now on SIGTERM, SIGINT and SIGHUP wait, until the VM has a main loop to take them, and
+ * SIGPIPE is ignored. For who must wait for something before vm_process_run: *@fd, which is readable
+ * once one of them has come, and reads none.
+ */
+struct error *vm_process_catch_signals(int *fd) MUST_CHECK;
+
 struct vm_process_plan {
 	struct machine_config *config; /* released by vm_process_run, also on error */
 	enum log_level log_level;

@@ -70,7 +70,7 @@ static struct error *take_all(struct ram_receive *receive)
 
 struct error *ram_receive_run(struct ram_receive *receive)
 {
-	struct error *error = error_prefix(take_all(receive), "'%s'", receive->stream->path);
+	struct error *error = take_all(receive);
 
 	__atomic_store_n(&receive->over, true, __ATOMIC_RELAXED);
 	return snapshot_receiver_explain(receive->stream->receiver, error);

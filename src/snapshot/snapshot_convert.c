@@ -102,7 +102,6 @@ struct error *snapshot_convert(struct snapshot_file *stream, const char *path,
 	AUTO_FREE uint8_t *chunk = malloc(SNAPSHOT_CHUNK_SIZE);
 	AUTO_SNAPSHOT_WRITER struct snapshot_writer *writer = NULL;
 	struct conversion conversion = {.stream = stream, .chunk = chunk};
-	struct error *error;
 
 	if (!plans || !chunk)
 		return error_new(ENOMEM, "no memory to write %s", path);
@@ -112,6 +111,5 @@ struct error *snapshot_convert(struct snapshot_file *stream, const char *path,
 	}
 	TRY(snapshot_writer_create(&options, plans, stream->block_count, &writer));
 	conversion.writer = writer;
-	error = error_prefix(convert(&conversion, progress), "%s", stream->path);
-	return snapshot_receiver_explain(stream->receiver, error);
+	return snapshot_receiver_explain(stream->receiver, convert(&conversion, progress));
 }

@@ -323,7 +323,7 @@ struct error *snapshot_receive(struct channel *channel, bool damaged, struct sna
 	file->path = strdup(channel_name(channel));
 	if (!file->path)
 		return error_new(ENOMEM, "no memory to receive a snapshot");
-	error = error_prefix(begin(receiver), "%s", file->path);
+	error = begin(receiver);
 	if (error)
 		return channel_explain(channel, error);
 	*result = TAKE_PTR(file);

@@ -58,7 +58,7 @@ struct error *snapshot_receiver_bad_chunk(const struct snapshot_receiver *receiv
 					  const struct snapshot_record *record) MUST_CHECK;
 /* After the last chunk: that the stream is whole, and that its channel ended well. */
 struct error *snapshot_receiver_finish(struct snapshot_receiver *receiver) MUST_CHECK;
-/* When anything about the stream failed with @error: puts the reason in front, if that is the command. */
+/* When anything about the stream failed with @error: as channel_explain. */
 struct error *snapshot_receiver_explain(struct snapshot_receiver *receiver,
 					struct error *error) MUST_CHECK;
 /* Makes all of these fail from now on, also while they wait, with code ECANCELED. */
