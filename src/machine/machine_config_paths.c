@@ -135,8 +135,9 @@ static void replace_backings(json_t *list, const char *folder)
 	/* Read back as one option. */
 	if (strchr(folder, ','))
 		return;
-	json_array_foreach (list, index, item)
+	json_array_foreach (list, index, item) {
 		replace_path(json_object_get(item, "memory"), "backing", PATH_BACK_END, folder);
+	}
 }
 
 void machine_config_paths_from(json_t *config, const char *folder)
@@ -149,6 +150,7 @@ void machine_config_paths_from(json_t *config, const char *folder)
 	replace_path(config, "serial", PATH_BACK_END, folder);
 	replace_backings(json_object_get(config, "memory"), folder);
 	replace_backings(json_object_get(config, "elastic"), folder);
-	json_array_foreach (devices, index, device)
+	json_array_foreach (devices, index, device) {
 		replace_options(device, folder);
+	}
 }

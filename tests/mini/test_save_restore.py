@@ -298,6 +298,31 @@ def test_restored_again_and_again(tmp_path):
         assert said + vm.text() == rounds(steps)
 
 
+def test_snapshot_is_restored_in_any_folder(tmp_path):
+    """Paths that were given relative to one folder are found from another one."""
+    here = tmp_path / "here"
+    here.mkdir()
+    shutil.copy(GUESTS / "counting.elf", here / "kernel")
+    (here / "disk").write_bytes(bytes(MIB))
+    with Machine("--kernel", "kernel", "--disk", "disk,id=d0", "--cmdline", "mini pages=64 steps=100000", "--memory",
+                 "64M,backing=file:ram", "--vsock", "cid=3,path=vsock", "--serial", "file:log", "--console",
+                 "file:console,id=c0", "--on-crash=exit", serial=False, console=False,
+                 wrapper=("env", "-C", here)) as vm:
+        end = time.monotonic() + LIMIT
+        while not (here / "log").exists() or (here / "log").read_text().count("\n") < 2:
+            assert time.monotonic() < end and vm.process.poll() is None, vm.stderr()
+            time.sleep(0.02)
+        vm.cli("save", vm.name, tmp_path / "snap")
+        vm.cli("pause", vm.name)
+    with Restored(tmp_path, tmp_path / "snap", wrapper=("env", "-C", "/")) as copy:
+        copy.wait_lines(2)
+        assert {path.name for path in here.iterdir()} >= {"kernel", "disk", "ram", "vsock", "log", "console"}
+        copy.cli("reset", copy.name)  # reads the kernel again
+        copy.wait_text(lambda text: "\nstep 1\n" in text or "FAIL" in text)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names <= {"here", "snap", "restored.log"}
+
+
 def test_reset_of_a_restored_machine_starts_the_kernel(tmp_path):
     file = tmp_path / "snap"
     with Original(tmp_path, "counting", cmdline="pages=64 steps=100000", reboot=True) as vm:

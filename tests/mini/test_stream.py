@@ -239,15 +239,44 @@ def test_command_that_never_ends_is_ended_with_the_save(tmp_path, vm):
     still_runs(vm)
 
 
-def test_restore_that_waits_for_ever_ends_by_a_signal(tmp_path, stream, vm):
-    """In the middle of memory, where signals wait for a main loop that does not run yet."""
-    restore = started(vm, "restore", f"exec:head -c 100000 {stream}; sleep 1000", "--name", "waiting")
+@pytest.mark.parametrize("size", [0, 1000, 100000])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_restore_that_waits_for_ever_ends_by_a_signal(tmp_path, stream, vm, size, number):
+    """Before the first byte, among the states, and in the middle of memory; its command ends with it."""
+    pid = tmp_path / "pid"
+    command = f"exec:head -c {size} {stream}; echo $$ > {pid}; exec sleep 1000"
+    restore = started(vm, "restore", command, "--name", "waiting")
     end = time.monotonic() + LIMIT
-    while "waiting" not in vm.cli("list").stdout and time.monotonic() < end:
-        time.sleep(0.1)
-    restore.send_signal(signal.SIGTERM)
+    while not (pid.exists() and pid.read_text()) or (size > 1000 and "waiting" not in vm.cli("list").stdout):
+        assert time.monotonic() < end and restore.poll() is None
+        time.sleep(0.02)
+    restore.send_signal(number)
     assert restore.wait(LIMIT) == 1
-    assert "cancelled" in restore.stderr.read()
+    line = restore.stderr.read().strip()
+    assert line.startswith(f"godwit restore: {command}: ") and line.endswith("cancelled") and "\n" not in line
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+    assert "waiting" not in vm.cli("list").stdout
+
+
+def test_messages_name_the_stream_once(tmp_path, stream, vm):
+    """As it was given, whoever noticed what is wrong."""
+    content = stream.read_bytes()
+    half = len(content) // 2
+    for name, cut in {"start": content[:500], "middle": content[:half], "end": content + b"x",
+                      "bad": content[:half] + bytes([content[half] ^ 1]) + content[half + 1:]}.items():
+        file = tmp_path / name
+        file.write_bytes(cut)
+        for source in (file, f"exec:cat {file}"):
+            assert refused(vm, "restore", source, "--name", "other").count(str(source)) == 1
+        failing = refused(vm, "restore", f"exec:cat {file}; exit 7", "--name", "other")
+        assert failing.count(str(file)) == 1 and "exec:" not in failing
+        assert refused(vm, "snapshot", "convert", file, tmp_path / "out").count(str(file)) == 1
+    for target in ("/dev/full", "exec:exit 9"):
+        result = subprocess.run([GODWIT, "save", vm.name, target], env=vm.environment, capture_output=True, text=True,
+                                timeout=LIMIT, check=False)
+        if result.returncode:  # a pipe may take all of it
+            assert result.stderr.count(target.removeprefix("exec:")) == 1 and "fd:save" not in result.stderr
+    assert "/dev/full: " in refused(vm, "save", vm.name, "/dev/full")
 
 
 def test_vm_runs_no_commands_itself(vm):
