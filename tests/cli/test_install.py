@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What `make install` puts where: the program, its manual and its completion, and nothing else (docs/libraries.md)."""
+"""What `make install` puts where: the program, its manual and its completion, the library of snapshots, and nothing else
+(docs/libraries.md)."""
 
 import os
 import subprocess
@@ -18,4 +19,7 @@ def test_program_manual_and_completion_are_installed(tmp_path):
     assert {path.name for path in files if path.parent.name == "man1"} == pages
     completion, = [path for path in files if path.parent.name == "completions"]
     assert completion.name == "godwit"
-    assert len(files) == len(pages) + 2
+    library = {path.name for path in files if path.suffix in (".h", ".pc") or ".so." in path.name}
+    assert {name for name in library if not name.endswith(".so.1")} == {
+        "snapshot.h", "godwit-snapshot.pc", "libgodwit-snapshot.so.1.0.0"}
+    assert len(files) == len(pages) + 2 + len(library) + 1  # .so, a link
