@@ -310,9 +310,10 @@ def test_a_file_that_is_cut_off_ends_its_clone_with_a_message(tmp_path, snapshot
 
 
 @pytest.mark.parametrize("options, why", [
-    (("--clone", "--lazy"), "--lazy is needless"),
-    (("--clone", "--direct"), "--direct"),
-    (("--clone", "--base", "/nowhere"), "--base"),
+    (("--clone", "--lazy"), "--lazy is needless with --clone, which brings nothing before it is needed: leave it out"),
+    (("--clone", "--direct"), "--direct reads past the page cache, and a --clone shares it: leave one out"),
+    (("--clone", "--base", "/nowhere"), "--base: a snapshot with a base cannot be cloned; make one file of it with "
+                                        "'godwit snapshot flatten'"),
     (("--clone", "--verify", "later"), "'later' is not meanwhile, first or never"),
     (("--verify", "first"), "--verify is for a --clone"),
 ])

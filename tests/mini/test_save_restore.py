@@ -655,6 +655,7 @@ def test_name_in_use_is_refused(saved):
     (("--disk", "x.img"), "--disk: the snapshot has 0 of them, and this is one more"),
     (("--net", "tap:t0,id=net7"), "--net: the snapshot has none with id=net7"),
     (("--lazy", "--direct"), "--direct is for a restore that is not --lazy: leave one out"),
+    (("--direct", "--cached"), "--direct and --cached exclude each other: leave one out"),
     (("--channels", "17"), "--channels: 17 is not 1 to 16"),
 ])
 def test_impossible_options_are_refused(saved, arguments, message):
