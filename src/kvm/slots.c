@@ -32,7 +32,8 @@
  * has no atomic operations.
  *
  * Threads: the map's transactions come from device threads, one at a time; accesses to absent
- * memory come from vCPU threads. One lock orders them. vCPUs are held while the lock is held; a
+ * memory come from vCPU threads, the log of writes (dirty_slots.c) from whoever copies memory. One
+ * lock orders them. vCPUs are held while the lock is held; a
  * vCPU that waits for the lock is outside the guest, so that cannot deadlock.
  */
 #include "kvm/slots.h"
@@ -46,6 +47,8 @@
 #include "base/bitmap.h"
 #include "base/checked.h"
 #include "base/log.h"
+#include "kvm/dirty_slots.h"
+#include "kvm/slots_private.h"
 
 #define ZERO_WINDOW_SIZE GIB(1)
 
@@ -55,41 +58,6 @@
  */
 #define MERGE_SLOTS_MAX 64
 #define MERGE_SIZE_MAX	GIB(1)
-
-/* One KVM slot of a region. */
-struct slot {
-	uint64_t offset; /* bytes into the region */
-	uint64_t size;
-	uint32_t id;
-	bool zero; /* a read-only window of zeros, else plugged memory */
-};
-
-/* The slots of one region, ascending and disjoint. */
-struct region_slots {
-	struct memory_region *region;
-	struct slot *slots;
-	uint32_t count, capacity;
-	uint64_t reads, writes; /* attempts on unplugged memory, atomic */
-	struct rate_limit reports;
-};
-
-struct kvm_slots {
-	struct memory_listener listener; /* first: listeners are cast back */
-	struct kvm_vm *vm;
-	struct memory_map *map;
-	struct kvm_vcpus *vcpus;
-	void (*on_attempt)(void *context, struct memory_region *region, uint64_t address,
-			   bool write);
-	void *attempt_context;
-
-	pthread_mutex_t lock; /* guards everything below */
-	uint64_t *ids;	      /* slot numbers in use */
-	uint32_t limit;
-	uint32_t used_plugged, used_zero;
-	uint8_t *zeros; /* the shared range, mapped with the first window */
-	uint64_t changes;
-	uint64_t merges, refused, emulation_failures;
-};
 
 /* --- Talking to KVM
  * -------------------------------------------------------------------------------- */
@@ -102,7 +70,9 @@ static int set_slot(struct kvm_slots *slots, const struct memory_region *region,
 				   : region->block->host + region->block_offset + slot->offset;
 	struct kvm_userspace_memory_region argument = {
 	    .slot = slot->id,
-	    .flags = present && slot->zero ? KVM_MEM_READONLY : 0,
+	    .flags = slot->zero		    ? KVM_MEM_READONLY
+		     : slots->dirty.logging ? KVM_MEM_LOG_DIRTY_PAGES
+					    : 0,
 	    .guest_phys_addr = address,
 	    .memory_size = present ? slot->size : 0,
 	    .userspace_addr = (uintptr_t)host,
@@ -112,10 +82,15 @@ static int set_slot(struct kvm_slots *slots, const struct memory_region *region,
 	return ioctl(slots->vm->vm_fd, KVM_SET_USER_MEMORY_REGION, &argument) < 0 ? -errno : 0;
 }
 
+int kvm_slots_update(struct kvm_slots *slots, const struct memory_region *region,
+		     const struct slot *slot)
+{
+	return set_slot(slots, region, slot, true);
+}
+
 /* --- The ordered list of a region's slots
  * ---------------------------------------------------------- */
 
-/* The index of the first slot that ends after @offset. */
 static uint32_t first_after(const struct region_slots *own, uint64_t offset)
 {
 	uint32_t low = 0, high = own->count;
@@ -129,6 +104,11 @@ static uint32_t first_after(const struct region_slots *own, uint64_t offset)
 			high = middle;
 	}
 	return low;
+}
+
+uint32_t kvm_slots_first_after(const struct region_slots *own, uint64_t offset)
+{
+	return first_after(own, offset);
 }
 
 /* Makes room for @more slots so that inserting cannot fail later. */
@@ -159,7 +139,9 @@ static int insert(struct kvm_slots *slots, struct region_slots *own, uint32_t in
 	slot.id = (uint32_t)bitmap_next_clear(slots->ids, 0, slots->limit);
 	if (slot.id == slots->limit)
 		return -EBUSY;
+	dirty_slots_before_insert(slots);
 	failure = set_slot(slots, own->region, &slot, true);
+	dirty_slots_after_insert(slots, own, failure ? NULL : &slot);
 	if (failure)
 		return failure;
 	bitmap_set_range(slots->ids, slot.id, 1);
@@ -180,17 +162,12 @@ static void erase(struct kvm_slots *slots, struct region_slots *own, uint32_t in
 	if (failure)
 		log_error("KVM does not remove memory slot %u: %s", slot.id,
 			  strerrordesc_np(-failure));
+	dirty_slots_after_erase(slots, own, &slot);
 	bitmap_clear_range(slots->ids, slot.id, 1);
 	memmove(&own->slots[index], &own->slots[index + 1],
 		(own->count - index - 1) * sizeof(own->slots[0]));
 	own->count--;
 	*(slot.zero ? &slots->used_zero : &slots->used_plugged) -= 1;
-}
-
-static struct region_slots *slots_of(const struct kvm_slots *slots,
-				     const struct memory_region *region)
-{
-	return region->listener_data[slots->listener.index];
 }
 
 /* --- Holding the guest
@@ -234,8 +211,10 @@ static void join(struct kvm_slots *slots, struct region_slots *own, uint32_t fir
 	int failure;
 
 	hold(slots);
-	for (uint32_t i = last + 1; i-- > first;)
+	for (uint32_t i = last + 1; i-- > first;) {
+		dirty_slots_keep(slots, own, &own->slots[i]);
 		erase(slots, own, i);
+	}
 	failure = insert(slots, own, first, offset, size, false);
 	release(slots);
 	if (failure)
@@ -331,6 +310,7 @@ static void on_region_remove(struct memory_listener *listener, struct memory_reg
 	while (own->count)
 		erase(slots, own, own->count - 1);
 	pthread_mutex_unlock(&slots->lock);
+	dirty_slots_forget(own);
 	free(own->slots);
 	free(own);
 	region->listener_data[listener->index] = NULL;
@@ -371,6 +351,7 @@ static int cut(struct kvm_slots *slots, struct region_slots *own, uint32_t index
 	int failure = 0;
 
 	hold(slots);
+	dirty_slots_keep(slots, own, &whole);
 	erase(slots, own, index);
 	if (head)
 		failure = insert(slots, own, index, whole.offset, offset - whole.offset, false);
@@ -582,9 +563,19 @@ static bool emulation_failed(void *context, uint64_t *seen)
 	return retry;
 }
 
+static void dirty_ring_full(void *context)
+{
+	struct kvm_slots *slots = context;
+
+	pthread_mutex_lock(&slots->lock);
+	dirty_slots_reap(slots);
+	pthread_mutex_unlock(&slots->lock);
+}
+
 const struct kvm_absent_ops kvm_slots_absent_ops = {
     .access = absent_access,
     .emulation_failed = emulation_failed,
+    .dirty_ring_full = dirty_ring_full,
 };
 
 /* --- Life
@@ -609,9 +600,11 @@ struct error *kvm_slots_create(struct kvm_vm *vm, struct memory_map *map, uint32
 		slots->limit = slots_limit;
 	pthread_mutex_init(&slots->lock, NULL);
 	slots->ids = bitmap_create(slots->limit);
-	error = slots->ids ? memory_map_add_listener(map, &slots->listener)
-			   : error_system(ENOMEM, "memory slots");
+	error = slots->ids ? dirty_slots_init(slots) : error_system(ENOMEM, "memory slots");
+	if (!error)
+		error = memory_map_add_listener(map, &slots->listener);
 	if (error) {
+		dirty_slots_finish(slots);
 		free(slots->ids);
 		free(slots);
 		return error;
@@ -624,6 +617,7 @@ void kvm_slots_destroy(struct kvm_slots *slots)
 {
 	if (!slots)
 		return;
+	dirty_slots_finish(slots);
 	memory_map_remove_listener(slots->map, &slots->listener);
 	if (slots->zeros)
 		munmap(slots->zeros, ZERO_WINDOW_SIZE);
@@ -634,7 +628,9 @@ void kvm_slots_destroy(struct kvm_slots *slots)
 
 void kvm_slots_set_vcpus(struct kvm_slots *slots, struct kvm_vcpus *vcpus)
 {
+	pthread_mutex_lock(&slots->lock);
 	slots->vcpus = vcpus;
+	pthread_mutex_unlock(&slots->lock);
 }
 
 void kvm_slots_set_attempt_handler(struct kvm_slots *slots,

@@ -30,7 +30,10 @@ struct kvm_slots_statistics {
 struct error *kvm_slots_create(struct kvm_vm *vm, struct memory_map *map, uint32_t slots_limit,
 			       struct kvm_slots **slots) MUST_CHECK;
 void kvm_slots_destroy(struct kvm_slots *slots);
-/* The vCPUs that must stand still while a slot in use is cut; set before they run. */
+/*
+ * The vCPUs that must stand still while a slot in use is cut; set before they run, and to NULL before
+ * they are destroyed.
+ */
 void kvm_slots_set_vcpus(struct kvm_slots *slots, struct kvm_vcpus *vcpus);
 /*
  * @handler is called on a vCPU's thread, at most once a second and region, when the guest touched

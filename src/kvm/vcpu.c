@@ -31,6 +31,7 @@
 #include "base/thread.h"
 #include "kvm/cpu_registers.h"
 #include "kvm/cpu_state.h"
+#include "kvm/dirty_ring.h"
 
 #define KICK_SIGNAL  SIGRTMIN
 #define EXCEPTION_UD 6
@@ -49,6 +50,7 @@ struct vcpu {
 	struct cpu_state *power_on;
 	struct kvm_cpuid2 *cpuid; /* what the guest sees */
 	struct kvm_vcpu_statistics statistics;
+	struct dirty_ring dirty_ring;
 };
 
 struct kvm_vcpus {
@@ -170,6 +172,10 @@ static void handle_exit(struct vcpu *vcpu)
 			 vcpu->index,
 			 (uint64_t)vcpu->run->fail_entry.hardware_entry_failure_reason);
 		halt(vcpu, KVM_EVENT_INTERNAL_ERROR, detail);
+		break;
+	case KVM_EXIT_DIRTY_RING_FULL:
+		vcpu->statistics.other_exits++;
+		vcpu->all->options.absent->dirty_ring_full(vcpu->all->options.absent_context);
 		break;
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
@@ -357,6 +363,7 @@ static struct error *create_vcpu(struct kvm_vcpus *vcpus, uint32_t index)
 		vcpu->run = NULL;
 		return error_system(errno, "cannot map the run area of vCPU %u", index);
 	}
+	TRY(dirty_ring_open(&vcpu->dirty_ring, vcpus->vm, vcpu->fd));
 	TRY(vcpus->options.cpuid(vcpus->options.cpuid_context, index, &vcpu->cpuid));
 	if (ioctl(vcpu->fd, KVM_SET_CPUID2, vcpu->cpuid) < 0)
 		return error_system(errno, "KVM refuses the features of vCPU %u", index);
@@ -417,6 +424,7 @@ void kvm_vcpus_destroy(struct kvm_vcpus *vcpus)
 			pthread_join(vcpu->thread, NULL);
 		if (vcpu->run)
 			munmap(vcpu->run, vcpus->vm->run_size);
+		dirty_ring_close(&vcpu->dirty_ring);
 		close_fd(&vcpu->fd);
 		cpu_state_free(vcpu->power_on);
 		free(vcpu->cpuid);
@@ -429,6 +437,11 @@ void kvm_vcpus_destroy(struct kvm_vcpus *vcpus)
 uint32_t kvm_vcpus_count(const struct kvm_vcpus *vcpus)
 {
 	return vcpus->count;
+}
+
+struct dirty_ring *kvm_vcpus_dirty_ring(struct kvm_vcpus *vcpus, uint32_t index)
+{
+	return &vcpus->vcpus[index].dirty_ring;
 }
 
 struct error *kvm_vcpus_reset(struct kvm_vcpus *vcpus, const struct kvm_boot_state *boot)
@@ -478,6 +491,7 @@ void kvm_vcpus_statistics(const struct kvm_vcpus *vcpus, uint32_t index,
 	clockid_t clock;
 
 	*statistics = vcpu->statistics;
+	statistics->dirty_pages = __atomic_load_n(&vcpu->dirty_ring.pages, __ATOMIC_RELAXED);
 	if (vcpu->started && pthread_getcpuclockid(vcpu->thread, &clock) == 0)
 		clock_gettime(clock, &time);
 	statistics->cpu_ns = (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;

@@ -24,6 +24,7 @@
 #include "memory/memory_map.h"
 
 struct kvm_vcpus;
+struct dirty_ring;
 
 /* Why the machine must act; called on a vCPU's thread, which goes on (or parks, if paused) when it
  * returns. */
@@ -48,6 +49,8 @@ struct kvm_absent_ops {
 	 * guest gets an exception.
 	 */
 	bool (*emulation_failed)(void *context, uint64_t *seen);
+	/* The vCPU's dirty ring (dirty_ring.h) is full: empties it. */
+	void (*dirty_ring_full)(void *context);
 };
 
 struct kvm_vcpus_options {
@@ -81,6 +84,8 @@ struct error *kvm_vcpus_create(struct kvm_vm *vm, const struct kvm_vcpus_options
 /* Stops and joins the threads. Accepts NULL. */
 void kvm_vcpus_destroy(struct kvm_vcpus *vcpus);
 uint32_t kvm_vcpus_count(const struct kvm_vcpus *vcpus);
+/* The ring of vCPU @index, empty for ever if the VM has none. For dirty_slots.c. */
+struct dirty_ring *kvm_vcpus_dirty_ring(struct kvm_vcpus *vcpus, uint32_t index);
 
 /* Puts all processors into the state after reset, the first one at @boot. Only while paused. */
 struct error *kvm_vcpus_reset(struct kvm_vcpus *vcpus,
@@ -100,7 +105,8 @@ void kvm_vcpus_state_part(struct kvm_vcpus *vcpus, uint32_t index, struct state_
 
 struct kvm_vcpu_statistics {
 	uint64_t exits, pio_exits, mmio_exits, other_exits;
-	uint64_t cpu_ns; /* time of the thread */
+	uint64_t cpu_ns;      /* time of the thread */
+	uint64_t dirty_pages; /* written while writes were logged, page by page, with dirty rings */
 };
 void kvm_vcpus_statistics(const struct kvm_vcpus *vcpus, uint32_t index,
 			  struct kvm_vcpu_statistics *statistics);

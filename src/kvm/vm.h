@@ -23,12 +23,13 @@ struct kvm_vm {
 	int vm_fd;
 	int slots_max;			 /* KVM_CAP_NR_MEMSLOTS */
 	bool exits_on_emulation_failure; /* for every instruction, before an exception is queued */
-	bool slot_zap_partial;	/* deleting a slot no longer drops the whole guest's page tables
+	bool slot_zap_partial; /* deleting a slot no longer drops the whole guest's page tables
 				   (Linux 6.12) */
-	size_t run_size;	/* bytes of a vCPU's shared run area */
-	uint32_t physical_bits; /* guest physical address width that the host can give */
-	struct io_bus *pio;	/* I/O ports */
-	struct io_bus *mmio;	/* memory-mapped devices */
+	uint32_t dirty_ring_entries; /* of each vCPU's dirty ring (dirty_ring.h); 0: none */
+	size_t run_size;	     /* bytes of a vCPU's shared run area */
+	uint32_t physical_bits;	     /* guest physical address width that the host can give */
+	struct io_bus *pio;	     /* I/O ports */
+	struct io_bus *mmio;	     /* memory-mapped devices */
 
 	pthread_mutex_t routing_lock; /* guards the table */
 	struct kvm_msi_routes *routes;

@@ -3,6 +3,10 @@
  * A driver for tests of virtio devices: guest memory, split rings (or packed ones, if that is
  * negotiated), and requests that wait for their answer. Runs on the test's thread; the device's loop has its own. Everything asserts.
  *
+ * Every page that the device writes must be marked in the log of writes: the driver has a mapping of
+ * its own, so that what is written through the device's is the device's doing (write_watch.h).
+ * Checked at the end of each test, where the kernel can and the memory is no private one.
+ *
  * Guest memory is RAM_SIZE bytes at address 0; the rings are at RINGS, the rest is the test's.
  */
 #ifndef GODWIT_TESTS_VIRTIO_DRIVER_H
@@ -16,10 +20,12 @@
 
 #include <cmocka.h>
 
+#include "base/bitmap.h"
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "memory/memory_map.h"
 #include "virtio/virtio_device.h"
+#include "write_watch.h"
 
 #define RAM_SIZE    MIB(16)
 #define RINGS	    MIB(15) /* 64 KiB a queue: descriptors, available ring, used ring */
@@ -38,6 +44,7 @@ struct driver {
 	struct ram_block *block;
 	struct memory_map *map;
 	uint8_t *ram;
+	struct write_watch watch;
 	struct virtio_device *device;
 	struct driver_queue queues[QUEUES_MAX];
 	int config_interrupts; /* atomic */
@@ -83,6 +90,28 @@ static inline void driver_create_memory(struct driver *driver,
 	driver_no_error(memory_map_create(&driver->map));
 	driver_no_error(memory_map_add(driver->map, 0, RAM_SIZE, driver->block, 0, 0, &region));
 	driver->ram = driver->block->host;
+	if (!write_watch_start(&driver->watch, driver->block))
+		return;
+	driver->ram = write_watch_alias(driver->block);
+	driver_no_error(dirty_log_start(memory_map_dirty_log(driver->map)));
+	free(write_watch_collect(memory_map_dirty_log(driver->map), driver->block));
+}
+
+/* What the device has written is marked; it is gone or stands still. */
+static inline void driver_check_log(struct driver *driver)
+{
+	uint64_t *pages;
+
+	if (!driver->watch.block)
+		return;
+	pages = write_watch_collect(memory_map_dirty_log(driver->map), driver->block);
+	for (uint64_t page = 0; page < RAM_SIZE / DIRTY_PAGE_SIZE; page++)
+		if (write_watch_written(&driver->watch, page) && !bitmap_test(pages, page))
+			fail_msg("a write to page 0x%llx is not in the log",
+				 (unsigned long long)page);
+	free(pages);
+	write_watch_stop(&driver->watch);
+	munmap(driver->ram, RAM_SIZE);
 }
 
 /* Adds the device, which is the driver's from now on, and starts its loop. */
@@ -98,6 +127,7 @@ static inline void driver_add_device(struct driver *driver, struct virtio_device
 static inline void driver_destroy(struct driver *driver)
 {
 	virtio_device_destroy(driver->device);
+	driver_check_log(driver);
 	memory_map_destroy(driver->map);
 	ram_block_destroy(driver->block);
 }
