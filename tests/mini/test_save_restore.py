@@ -28,6 +28,7 @@ class Going:
 
     def start(self, folder, name):
         self.log = Path(folder) / f"{name}.log"
+        self.log.unlink(missing_ok=True)  # of one before it
         return ["--serial", f"file:{self.log}"]
 
     def text(self):
