@@ -28,9 +28,9 @@ FLOORS = {
 }
 
 # What each library needs from outside.
-SYSTEM_LIBRARIES = {"snapshot": ["-ljansson", "-lxxhash"], "migration": ["-ljansson", "-lxxhash", "-luring"],
-                    "virtio": ["-ljansson", "-luring"], "machine": ["-ljansson", "-lxxhash", "-luring"],
-                    "control": ["-ljansson", "-lxxhash", "-luring"]}
+MIGRATION_LIBRARIES = ["-ljansson", "-lxxhash", "-luring", "-lgnutls", "-lzstd"]
+SYSTEM_LIBRARIES = {"snapshot": ["-ljansson", "-lxxhash"], "migration": MIGRATION_LIBRARIES,
+                    "virtio": ["-ljansson", "-luring"], "machine": MIGRATION_LIBRARIES, "control": MIGRATION_LIBRARIES}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([a-z0-9_]+)/', re.MULTILINE)
 
