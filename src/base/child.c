@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #define PATIENCE_MS 2000 /* between SIGTERM and SIGKILL */
@@ -49,6 +50,10 @@ static int spawn(struct child *child, int theirs, enum child_pipe direction)
 	posix_spawn_file_actions_init(&actions);
 	if (direction == CHILD_READS) {
 		result = posix_spawn_file_actions_adddup2(&actions, theirs, STDIN_FILENO);
+	} else if (direction == CHILD_BOTH) {
+		result = posix_spawn_file_actions_adddup2(&actions, theirs, STDIN_FILENO);
+		if (!result)
+			result = posix_spawn_file_actions_adddup2(&actions, theirs, STDOUT_FILENO);
 	} else {
 		result = posix_spawn_file_actions_adddup2(&actions, theirs, STDOUT_FILENO);
 		if (!result)
@@ -61,6 +66,14 @@ static int spawn(struct child *child, int theirs, enum child_pipe direction)
 	posix_spawn_file_actions_destroy(&actions);
 	posix_spawnattr_destroy(&attributes);
 	return result;
+}
+
+/* ends[0] is read from and ends[1] written to, or each is both. */
+static bool make_pipe(enum child_pipe direction, int ends[2])
+{
+	if (direction == CHILD_BOTH)
+		return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0;
+	return pipe2(ends, O_CLOEXEC) == 0;
 }
 
 static void child_free(struct child *child)
@@ -83,7 +96,7 @@ struct error *child_start(const char *command, enum child_pipe direction, int *f
 	child->pidfd = -1;
 	child->command = strdup(command);
 	child->grouped = !in_foreground();
-	if (!child->command || pipe2(ends, O_CLOEXEC) < 0) {
+	if (!child->command || !make_pipe(direction, ends)) {
 		failure = child->command ? errno : ENOMEM;
 		child_free(child);
 		return error_system(failure, "cannot run '%s'", command);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A shell command at the other end of a pipe, as in `exec:zstd -o FILE`. It runs as `sh -c` with
+ * A shell command at the other end of a pipe, as in `exec:zstd -o FILE`, or of a socket. It runs as `sh -c` with
  * this process's folder, environment and standard error, and with no signal blocked or ignored.
  *
  * In a foreground job of a terminal it stays in that job, so that Ctrl-C reaches it and it may ask
@@ -19,6 +19,7 @@
 enum child_pipe {
 	CHILD_READS,  /* its standard input is the pipe; output is this process's */
 	CHILD_WRITES, /* its standard output is the pipe; input is empty */
+	CHILD_BOTH,   /* both are one end of a pair of stream sockets */
 };
 
 struct child;
