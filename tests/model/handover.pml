@@ -21,7 +21,7 @@
  * hand, and the story of what was found:
  *
  *	spin -a tests/model/handover.pml && cc -O2 -w -o pan pan.c && ./pan -a -N never_twice
- *	spin -t tests/model/handover.pml
+ *	./pan -S -r handover.pml.trail
  */
 
 #ifndef CONNECTS
@@ -197,16 +197,17 @@ active proctype world()
 			do :: to_s?_ :: len(to_s) == 0 -> break od
 
 		/* A host dies. */
-		:: s_alive && !calm -> d_must_live = D_GOOD; s_alive = false; s_runs = false; s_link = false
-		:: d_alive && !calm -> d_alive = false; d_runs = false; d_link = false
+		:: s_alive && !calm -> d_must_live = D_GOOD; s_alive = false; s_runs = false; s_link = false;
+			printf("S dies\n")
+		:: d_alive && !calm -> d_alive = false; d_runs = false; d_link = false; printf("D dies\n")
 
 		/* An operator looks at the other side, and decides. */
-		:: s_alive && s == S_UNDECIDED && !s_saw_d && D_IS_SAFE -> s_saw_d = true
+		:: s_alive && s == S_UNDECIDED && !s_saw_d && D_IS_SAFE -> s_saw_d = true; printf("S operator looks at D\n")
 		:: s_alive && s == S_UNDECIDED && s_saw_d -> event_s = EV_RESUME_HERE; d_saw_s = false
 		:: s_alive && s == S_UNDECIDED && d == D_RUNNING -> event_s = EV_GIVE_UP
 		:: s_alive && s == S_UNDECIDED && !d_alive && s_old -> event_s = EV_GIVE_UP
 		:: s_alive && s == S_SERVING_CUT && (d == D_RUNNING || !d_alive) -> event_s = EV_GIVE_UP
-		:: d_alive && d == D_HELD && !d_saw_s && S_IS_SAFE -> d_saw_s = true
+		:: d_alive && d == D_HELD && !d_saw_s && S_IS_SAFE -> d_saw_s = true; printf("D operator looks at S\n")
 		:: d_alive && d == D_HELD && d_saw_s -> told_here = true; event_d = EV_RESUME_HERE; s_saw_d = false
 		:: d_alive && D_GIVES_UP && s_alive && s != S_GONE && !calm -> event_d = EV_GIVE_UP
 
