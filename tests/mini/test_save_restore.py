@@ -741,7 +741,7 @@ def test_save_waits_for_a_lazy_restore(saved, tmp_path, options):
     vm, file = saved
     vm.cli("pause", vm.name)
     with Restored(tmp_path, file, "--lazy", "--channels", "1", "--paused",
-                  wrapper=["strace", "-q", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e",
+                  wrapper=["strace", "-D", "-q", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e",
                            "inject=pread64:delay_enter=40000:when=3+"]) as copy:
         assert not copy.qmp.command("godwit-restore")["resident"]
         job = copy.save(tmp_path / "next", "--no-wait", *options).stdout.strip()
