@@ -59,7 +59,10 @@ DEFINE_CLEANUP(migration_link, struct migration_link *, migration_link_close)
 const char *migration_link_address(const struct migration_link *link);
 
 struct error *migration_link_connect(struct migration_link *link) MUST_CHECK;
-/* Waits for a source for ever. Listens to nobody any more when it returns without an error. */
+/*
+ * Waits for a source for ever; one that does not make all its connections is forgotten. Listens to
+ * nobody any more when it returns without an error.
+ */
 struct error *migration_link_accept(struct migration_link *link) MUST_CHECK;
 /* Makes all of these fail, and everything that uses a connection, now and from now on. */
 void migration_link_cancel(struct migration_link *link);

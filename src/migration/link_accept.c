@@ -3,7 +3,8 @@
  * How a destination begins, link.h: strangers come and say, or do not say, who they are. One thread
  * watches all of them at once and waits for none, so that a silent one is in nobody's way.
  *
- * Who connects controls when, how often and what; before the hello is understood it holds one of the
+ * A session whose main connection ends, or whose others do not come, before it is complete, is
+ * forgotten. Who connects controls when, how often and what; before the hello is understood it holds one of the
  * places here and nothing else.
  */
 #include <poll.h>
@@ -205,19 +206,28 @@ static void drop_silent(struct acceptance *acceptance, int64_t now)
 			drop(acceptance, &acceptance->pending[i], "it did not say who it is");
 }
 
-/* What ends the wait: somebody has cancelled, the source has gone, or takes too long. */
-static struct error *check(const struct acceptance *acceptance, const struct pollfd *fds)
+/* Nothing has come of it: whoever comes next can begin anew. */
+static void forget_session(struct acceptance *acceptance, const char *why)
 {
-	if (fds[0].revents)
-		return error_new(ECANCELED, "%s: cancelled",
-				 migration_link_address(acceptance->link));
-	if (fds[2].revents & (POLLRDHUP | POLLHUP | POLLERR))
-		return error_new(ECONNRESET, "%s: the source has gone before it was connected",
-				 transport_name(acceptance->link->main));
-	if (acceptance->deadline && clock_monotonic_ns() > acceptance->deadline)
-		return error_new(ETIMEDOUT, "%s: the source has not made all its connections",
-				 transport_name(acceptance->link->main));
-	return NULL;
+	struct migration_link *link = acceptance->link;
+
+	if (rate_limit_pass(&acceptance->log))
+		log_warning("%s: %s: waiting for another source", transport_name(link->main), why);
+	pthread_mutex_lock(&link->lock);
+	transport_close(TAKE_PTR(link->main));
+	for (uint32_t i = 0; i < ARRAY_SIZE(link->data); i++)
+		transport_close(TAKE_PTR(link->data[i]));
+	pthread_mutex_unlock(&link->lock);
+	acceptance->deadline = 0;
+}
+
+/* A source that begins and does not go on must not keep others out. */
+static void check_session(struct acceptance *acceptance, const struct pollfd *main)
+{
+	if (main->revents & (POLLRDHUP | POLLHUP | POLLERR))
+		forget_session(acceptance, "the source has gone before it was connected");
+	else if (acceptance->deadline && clock_monotonic_ns() > acceptance->deadline)
+		forget_session(acceptance, "the source has not made all its connections");
 }
 
 static struct error *listen_once(struct acceptance *acceptance)
@@ -239,7 +249,9 @@ static struct error *listen_once(struct acceptance *acceptance)
 	while (poll(fds, ARRAY_SIZE(fds), 1000) < 0)
 		if (errno != EINTR)
 			return error_system(errno, "%s", migration_link_address(link));
-	TRY(check(acceptance, fds));
+	if (fds[0].revents)
+		return error_new(ECANCELED, "%s: cancelled", migration_link_address(link));
+	check_session(acceptance, &fds[2]);
 	for (int i = 0; i < PENDING_MAX; i++)
 		if (fds[WATCHED_ALWAYS + i].revents)
 			step_or_drop(acceptance, &acceptance->pending[i]);
