@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A transfer that is under way allocates nothing, on either end: not for pages, in whatever rounds, not
+ * for zstd, not for chunks of device state, requested pages or credit. This program's malloc counts.
+ */
+#include "migration_pair.h"
+
+#include <pthread.h>
+
+#define DEVICES 2
+
+#ifdef __SANITIZE_ADDRESS__
+#define COUNTED false /* the sanitizer's malloc is in the place of this one */
+#else
+#define COUNTED true
+
+/* glibc's own, which stay where they are when a program has others. */
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *bytes, size_t size);
+extern void *__libc_memalign(size_t alignment, size_t size);
+
+static bool counting; /* atomic */
+static uint64_t allocations;
+
+static void count(void)
+{
+	if (__atomic_load_n(&counting, __ATOMIC_ACQUIRE))
+		__atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED);
+}
+
+void *malloc(size_t size)
+{
+	count();
+	return __libc_malloc(size);
+}
+
+void *calloc(size_t number, size_t size)
+{
+	count();
+	return __libc_calloc(number, size);
+}
+
+void *realloc(void *bytes, size_t size)
+{
+	count();
+	return __libc_realloc(bytes, size);
+}
+
+void *aligned_alloc(size_t alignment, size_t size)
+{
+	count();
+	return __libc_memalign(alignment, size);
+}
+#endif
+
+struct transfer {
+	struct pair_memory here, there;
+	struct migration_link *source, *destination;
+	struct migration_sender *sender;
+	struct migration_receiver *receiver;
+	uint64_t rounds, loaded; /* atomic */
+};
+
+static struct error *round_ended(void *context, uint64_t round)
+{
+	struct transfer *transfer = context;
+
+	__atomic_store_n(&transfer->rounds, round, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static struct error *load(void *context, uint32_t device, const void *bytes, size_t size, bool last)
+{
+	struct transfer *transfer = context;
+
+	__atomic_fetch_add(&transfer->loaded, size, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void ended(void *context, const struct error *error)
+{
+}
+
+static const struct migration_receiver_ops ops = {
+    .round_ended = round_ended, .load = load, .ended = ended};
+
+static void *take_credits(void *context)
+{
+	struct transfer *transfer = context;
+	struct migration_message message;
+	struct error *error;
+
+	while (!(error = migration_link_receive(transfer->source, &message)))
+		error_free(migration_sender_credit(transfer->sender, &message));
+	error_free(error);
+	return NULL;
+}
+
+static void begin(struct transfer *transfer, bool zstd)
+{
+	struct migration_receiver_options receiver_options = {.workers = 2, .devices = DEVICES};
+	struct migration_sender_options options = {.devices = DEVICES, .zstd = zstd};
+
+	memset(transfer, 0, sizeof(*transfer));
+	pair_memory_create(&transfer->here);
+	pair_memory_create(&transfer->there);
+	pair_links(4, true, &transfer->source, &transfer->destination);
+	assert_no_error(migration_sender_create(transfer->source, transfer->here.map, &options,
+						&transfer->sender));
+	assert_no_error(migration_receiver_create(transfer->destination, transfer->there.map,
+						  &receiver_options, &ops, transfer,
+						  &transfer->receiver));
+	assert_no_error(migration_receiver_start(transfer->receiver));
+}
+
+static void end(struct transfer *transfer)
+{
+	migration_sender_destroy(transfer->sender);
+	migration_link_close(transfer->source);
+	migration_receiver_destroy(transfer->receiver);
+	migration_link_close(transfer->destination);
+	pair_memory_destroy(&transfer->here);
+	pair_memory_destroy(&transfer->there);
+}
+
+/* Dense and sparse, content and zeros, compressible and not, then states and requested pages. */
+static void transfer_some(struct transfer *transfer, uint8_t version)
+{
+	static uint8_t state[3 * WIRE_CHUNK_MAX];
+	uint64_t round, loaded = __atomic_load_n(&transfer->loaded, __ATOMIC_ACQUIRE);
+	struct pair_memory *here = &transfer->here;
+
+	for (int block = 0; block < 2; block++)
+		for (uint64_t page = 0; page < PAIR_SIZE / PAIR_PAGE; page += page < 900 ? 1 : 37) {
+			if (page % 50 < 40)
+				pair_fill(here, block, page, version, page % 500 < 250);
+			else
+				memset(pair_page(here, block, page), 0, PAIR_PAGE);
+			pair_mark(here, block, page, 1);
+		}
+	assert_no_error(migration_sender_pages(transfer->sender, 0, 100, 300, here->pending[0]));
+	assert_no_error(migration_sender_round(transfer->sender, here->pending, version == 1));
+	assert_no_error(migration_sender_emit(transfer->sender, version % DEVICES, state,
+					      sizeof(state), false));
+	assert_no_error(migration_sender_end_round(transfer->sender, &round));
+	while (__atomic_load_n(&transfer->rounds, __ATOMIC_ACQUIRE) < round ||
+	       __atomic_load_n(&transfer->loaded, __ATOMIC_ACQUIRE) < loaded + sizeof(state))
+		usleep(100);
+}
+
+static void check(bool zstd)
+{
+#if COUNTED
+	struct transfer transfer;
+	pthread_t credits;
+
+	begin(&transfer, zstd);
+	assert_int_equal(pthread_create(&credits, NULL, take_credits, &transfer), 0);
+	/* Each thread has begun, and found the memory that it works with. */
+	for (uint8_t version = 1; version < 4; version++)
+		transfer_some(&transfer, version);
+	allocations = 0;
+	__atomic_store_n(&counting, true, __ATOMIC_RELEASE);
+	for (uint8_t version = 4; version < 12; version++)
+		transfer_some(&transfer, version);
+	__atomic_store_n(&counting, false, __ATOMIC_RELEASE);
+	assert_int_equal(allocations, 0);
+	pair_assert_same(&transfer.here, &transfer.there);
+	migration_link_cancel(transfer.source);
+	pthread_join(credits, NULL);
+	end(&transfer);
+#else
+	skip();
+#endif
+}
+
+static void test_transfer_allocates_nothing(void **unused)
+{
+	check(false);
+}
+
+static void test_transfer_with_zstd_allocates_nothing(void **unused)
+{
+	check(true);
+}
+
+/* Or the others would show nothing. */
+static void test_allocations_are_counted(void **unused)
+{
+#if COUNTED
+	void *volatile bytes;
+
+	allocations = 0;
+	counting = true;
+	bytes = malloc(100);
+	counting = false;
+	free(bytes);
+	assert_int_equal(allocations, 1);
+#else
+	skip();
+#endif
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_allocations_are_counted),
+	    cmocka_unit_test(test_transfer_allocates_nothing),
+	    cmocka_unit_test(test_transfer_with_zstd_allocates_nothing),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
