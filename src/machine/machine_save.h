@@ -42,7 +42,8 @@ struct machine_save;
 /*
  * Begins a save. Without @live the guest stands still until its end and cannot be resumed or reset.
  * @done is called once, on the main loop, with NULL or the error (handed over); the machine is then
- * as it was before, and the file there or as it was.
+ * as it was before, and the file there or as it was. Nothing here waits for a disk: what only a disk
+ * can tell, of @path and of the base, is told by @done.
  */
 struct error *machine_save_start(struct machine *machine,
 				 const struct machine_save_options *options,

@@ -136,7 +136,8 @@ static void test_reason_of_a_failure(void **unused)
 	channel_close(channel);
 	/* That it cannot write any more is our doing. */
 	assert_no_error(channel_open_command("cat /dev/zero", CHANNEL_READ, &channel));
-	assert_error_with(channel_explain(channel, error_new(EBADMSG, "it is bad")), "it is bad");
+	assert_error_with(channel_explain(channel, error_new(EBADMSG, "it is bad")),
+			  "exec:cat /dev/zero: it is bad");
 	channel_close(channel);
 }
 
@@ -211,6 +212,35 @@ static void test_cancel_while_it_waits(void **unused)
 	channel_close(channel);
 }
 
+static void test_cancel_by_a_descriptor(void **unused)
+{
+	struct channel *channel;
+	struct error *error;
+	int ends[2], signal_ends[2];
+	uint8_t byte;
+	size_t got;
+
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(pipe(signal_ends), 0);
+	channel = channel_for(ends[0], CHANNEL_READ);
+	channel_cancel_when(channel, signal_ends[0]);
+	assert_int_equal(write(ends[1], "xy", 2), 2);
+	assert_no_error(channel_read(channel, &byte, 1, &got));
+	assert_int_equal(write(signal_ends[1], "x", 1), 1);
+	/* Also what is there already is not read any more, and the descriptor's bytes are not ours. */
+	error = channel_read(channel, &byte, 1, &got);
+	assert_non_null(error);
+	assert_int_equal(error_code(error), ECANCELED);
+	error_free(error);
+	channel_cancel_when(channel, -1);
+	assert_no_error(channel_read(channel, &byte, 1, &got));
+	assert_int_equal(read(signal_ends[0], &byte, 1), 1);
+	channel_close(channel);
+	close(ends[1]);
+	close(signal_ends[0]);
+	close(signal_ends[1]);
+}
+
 static void test_refused_descriptors(void **unused)
 {
 	struct channel *channel;
@@ -264,6 +294,7 @@ int main(void)
 	    cmocka_unit_test(test_more_than_the_end),
 	    cmocka_unit_test(test_reader_gone),
 	    cmocka_unit_test(test_cancel_while_it_waits),
+	    cmocka_unit_test(test_cancel_by_a_descriptor),
 	    cmocka_unit_test(test_refused_descriptors),
 	    cmocka_unit_test(test_descriptor_blocks_again),
 	    cmocka_unit_test(test_file_with_more),
