@@ -50,6 +50,19 @@ static void a_push_marks_what_was_written_and_the_ring(void **state)
 	assert_int_equal(collect(f), buffer_bits(2) | page_bit(RING(f)));
 }
 
+/* The index is on one page, the entries on the next. */
+static void a_used_ring_over_a_page_border_is_marked_on_both_sides(void **state)
+{
+	struct fixture *f = *state;
+
+	f->queue.layout.device = DEVICE + PAGE - 4;
+	begin(f);
+	virtqueue_push(&f->queue, &f->chain, 0);
+	assert_int_equal(collect(f), page_bit(DEVICE) | page_bit(DEVICE + PAGE));
+	virtqueue_notifications(&f->queue, true);
+	assert_int_equal(collect(f), page_bit(DEVICE));
+}
+
 static void a_push_marks_what_was_copied_beyond_its_length(void **state)
 {
 	struct fixture *f = *state;
@@ -139,6 +152,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    BOTH(a_push_marks_what_was_written_and_the_ring),
+	    SPLIT(a_used_ring_over_a_page_border_is_marked_on_both_sides),
 	    BOTH(a_push_marks_what_was_copied_beyond_its_length),
 	    BOTH(a_failed_copy_marks_nothing),
 	    BOTH(a_chain_that_was_written_directly_is_marked_when_it_is_dropped),

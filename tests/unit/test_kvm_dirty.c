@@ -127,6 +127,7 @@ static struct world *create_limited(bool rings, uint32_t slots_limit)
 		kvm_vm_destroy(world->vm);
 		free(world);
 		skip();
+		return NULL;
 	}
 	pthread_mutex_init(&world->lock, NULL);
 	pthread_cond_init(&world->changed, NULL);
