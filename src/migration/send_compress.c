@@ -39,29 +39,6 @@ void compressor_destroy(struct compressor *compressor)
 	free(compressor);
 }
 
-struct error *compressor_create(int level, struct compressor **result)
-{
-	struct compressor *compressor = calloc(1, sizeof(*compressor));
-
-	if (!compressor)
-		return error_system(ENOMEM, "compression");
-	compressor->context = ZSTD_createCCtx();
-	compressor->out = malloc(OUT_SIZE);
-	if (!compressor->context || !compressor->out) {
-		compressor_destroy(compressor);
-		return error_system(ENOMEM, "compression");
-	}
-	if (ZSTD_isError(ZSTD_CCtx_setParameter(compressor->context, ZSTD_c_compressionLevel,
-						level ?: LEVEL)) ||
-	    ZSTD_isError(
-		ZSTD_CCtx_setParameter(compressor->context, ZSTD_c_windowLog, WINDOW_LOG))) {
-		compressor_destroy(compressor);
-		return error_usage("%d is not a level of zstd", level);
-	}
-	*result = compressor;
-	return NULL;
-}
-
 bool compressor_has_room(const struct compressor *compressor, uint32_t pages)
 {
 	return OUT_SIZE - compressor->used >= ZSTD_compressBound((size_t)pages * WIRE_PAGE);
@@ -113,6 +90,36 @@ static size_t compress(struct compressor *compressor, const uint8_t *host,
 			}
 	}
 	return feed(compressor, &out, NULL, 0, ZSTD_e_end) ? out.pos : 0;
+}
+
+struct error *compressor_create(int level, struct compressor **result)
+{
+	static const uint8_t page[WIRE_PAGE];
+	const uint64_t first[WIRE_WINDOW_WORDS] = {1};
+	struct compressor *compressor = calloc(1, sizeof(*compressor));
+
+	if (!compressor)
+		return error_system(ENOMEM, "compression");
+	compressor->context = ZSTD_createCCtx();
+	compressor->out = malloc(OUT_SIZE);
+	if (!compressor->context || !compressor->out) {
+		compressor_destroy(compressor);
+		return error_system(ENOMEM, "compression");
+	}
+	if (ZSTD_isError(ZSTD_CCtx_setParameter(compressor->context, ZSTD_c_compressionLevel,
+						level ?: LEVEL)) ||
+	    ZSTD_isError(
+		ZSTD_CCtx_setParameter(compressor->context, ZSTD_c_windowLog, WINDOW_LOG))) {
+		compressor_destroy(compressor);
+		return error_usage("%d is not a level of zstd", level);
+	}
+	/* The first use allocates the tables. */
+	if (!compress(compressor, page, first, 1, 1)) {
+		compressor_destroy(compressor);
+		return error_system(ENOMEM, "compression");
+	}
+	*result = compressor;
+	return NULL;
 }
 
 static const void *missed(struct compressor *compressor)
