@@ -385,7 +385,8 @@ bool memory_logs_writes(const struct memory_map *map)
 {
 	/* The compiler must not load it before what was written is stored; the processor may. */
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	return __builtin_expect(__atomic_load_n(&map->logs_writes, __ATOMIC_RELAXED), false);
+	/* Acquire: who sees the log on sees its bitmaps. */
+	return __builtin_expect(__atomic_load_n(&map->logs_writes, __ATOMIC_ACQUIRE), false);
 }
 
 void memory_written(struct memory_map *map, const void *host, uint64_t size)
