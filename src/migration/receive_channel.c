@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * One data connection of a receiver: reads records, and puts pages where they belong. Pages go from
- * the socket straight into guest memory, with as few calls of the kernel as there are records; small
- * records are received many at once and copied.
+ * the socket straight into guest memory, with as few calls of the kernel as there are records; but what
+ * comes first into memory of small pages goes through its descriptor, although that is a copy more:
+ * 0.47 s of processor time for 1 GiB, against 0.73 s. Small records are received many at once and
+ * copied.
  *
  * The peer controls every byte. Blocks, pages and plugged ranges are checked before anything of guest
  * memory is touched. What a compressed record contains is not known before it is decompressed: it
@@ -10,16 +12,15 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <zstd.h>
 
 #include "base/bitmap.h"
 #include "base/checked.h"
+#include "migration/ram_place.h"
 #include "migration/receiver_private.h"
 
-#define LARGE (64 << 10) /* bytes of a record; from here on receiving ahead only costs a copy */
-/* Pages of a run from which on it pays to have the kernel make them at once. */
-#define POPULATE_PAGES 8
+#define LARGE (64 << 10)  /* bytes of a record; from here on receiving ahead only costs a copy */
+#define SLICE (256 << 10) /* bytes that are received, and then written while they are in a cache */
 
 /* --- Life -------------------------------------------------------------------------------------- */
 
@@ -137,34 +138,29 @@ static struct error *check_pages(const struct receive_channel *channel,
 		    EBADMSG, "pages from %llu on of block '%s' go beyond its end, %llu",
 		    (unsigned long long)first, table->blocks[record->ram.block].block->name,
 		    (unsigned long long)pages);
-	FOR_EACH_WINDOW_RUN(run, all)
-	if (!ram_table_plugged(table, record->ram.block, first + run.first, run.count))
-		return error_new(EBADMSG, "pages from %llu on of block '%s' are not plugged",
-				 (unsigned long long)(first + run.first),
-				 table->blocks[record->ram.block].block->name);
+	FOR_EACH_WINDOW_RUN (run, all)
+		if (!ram_table_plugged(table, record->ram.block, first + run.first, run.count))
+			return error_new(EBADMSG,
+					 "pages from %llu on of block '%s' are not plugged",
+					 (unsigned long long)(first + run.first),
+					 table->blocks[record->ram.block].block->name);
 	return NULL;
 }
 
 /*
- * Pages that nobody has touched yet are made by the kernel one at a time when content is copied into
- * them, each for about 0.25 us (and under a hypervisor far more). In one go it takes a third of it.
+ * Whether nothing was put into any of the record's pages yet, and they are better made by writing to
+ * the block's descriptor (ram_place.h). Pages that come again have been made, and the guest, which
+ * writes to them often, will be glad to find them mapped.
  */
-static void populate(const struct receive_channel *channel, const struct wire_record *record)
+static bool is_first(const struct receive_channel *channel, const struct wire_record *record)
 {
 	const struct migration_receiver *receiver = channel->receiver;
-	const struct ram_block *block = receiver->table.blocks[record->ram.block].block;
 	const uint64_t *filled = receiver->filled[record->ram.block] + record->ram.first_page / 64;
-	uint64_t fresh[WIRE_WINDOW_WORDS];
+	uint64_t again = 0;
 
-	if (block->page_size > WIRE_PAGE)
-		return;
 	for (int i = 0; i < WIRE_WINDOW_WORDS; i++)
-		fresh[i] = record->ram.content[i] & ~__atomic_load_n(&filled[i], __ATOMIC_RELAXED);
-	/* Where it cannot be done, copying does it, or fails. */
-	FOR_EACH_WINDOW_RUN(run, fresh)
-	if (run.count >= POPULATE_PAGES)
-		madvise(block->host + (record->ram.first_page + run.first) * WIRE_PAGE,
-			(size_t)run.count * WIRE_PAGE, MADV_POPULATE_WRITE);
+		again |= record->ram.content[i] & __atomic_load_n(&filled[i], __ATOMIC_RELAXED);
+	return receiver->written[record->ram.block] && !again;
 }
 
 static void mark_filled(const struct receive_channel *channel, const struct wire_record *record)
@@ -183,8 +179,7 @@ static struct error *put_zeros(const struct receive_channel *channel,
 	struct migration_receiver *receiver = channel->receiver;
 	const uint64_t *filled = receiver->filled[record->ram.block] + record->ram.first_page / 64;
 
-	FOR_EACH_WINDOW_RUN(run, record->ram.zero)
-	{
+	FOR_EACH_WINDOW_RUN (run, record->ram.zero) {
 		__atomic_fetch_add(&receiver->received.zero_pages, run.count, __ATOMIC_RELAXED);
 		if (receiver->placing) {
 			TRY(receiver->ops->place(receiver->context, record->ram.block,
@@ -200,32 +195,62 @@ static struct error *put_zeros(const struct receive_channel *channel,
 	return NULL;
 }
 
+static struct error *write_pages(const struct receive_channel *channel,
+				 const struct wire_record *record, uint64_t page, const void *bytes,
+				 size_t size)
+{
+	const struct ram_block *block = channel->receiver->table.blocks[record->ram.block].block;
+	int failure =
+	    ram_place(block, true, (record->ram.first_page + page) * WIRE_PAGE, bytes, size);
+
+	return failure < 0 ? error_system(-failure, "%s: cannot write to block '%s'",
+					  transport_name(channel->transport), block->name)
+			   : NULL;
+}
+
 /* The record's pages are in channel->content, one behind another. */
 static struct error *put_content(const struct receive_channel *channel,
-				 const struct wire_record *record, uint8_t *host)
+				 const struct wire_record *record, uint8_t *host, bool first)
 {
 	struct migration_receiver *receiver = channel->receiver;
 	const uint8_t *content = channel->content;
 
-	FOR_EACH_WINDOW_RUN(run, record->ram.content)
-	{
+	FOR_EACH_WINDOW_RUN (run, record->ram.content) {
+		size_t size = (size_t)run.count * WIRE_PAGE;
+
 		if (receiver->placing)
 			TRY(receiver->ops->place(receiver->context, record->ram.block,
 						 record->ram.first_page + run.first, run.count,
 						 content));
+		else if (first)
+			TRY(write_pages(channel, record, run.first, content, size));
 		else
-			memcpy(host + (size_t)run.first * WIRE_PAGE, content,
-			       (size_t)run.count * WIRE_PAGE);
-		content += (size_t)run.count * WIRE_PAGE;
+			memcpy(host + (size_t)run.first * WIRE_PAGE, content, size);
+		content += size;
 	}
 	return NULL;
 }
 
+static struct error *receive_first(struct receive_channel *channel,
+				   const struct wire_record *record)
+{
+	FOR_EACH_WINDOW_RUN (run, record->ram.content)
+		for (size_t done = 0, size = (size_t)run.count * WIRE_PAGE; done < size;) {
+			size_t slice = MIN(size - done, (size_t)SLICE);
+
+			TRY(take_bytes(channel, channel->content, slice));
+			TRY(write_pages(channel, record, run.first + done / WIRE_PAGE,
+					channel->content, slice));
+			done += slice;
+		}
+	return NULL;
+}
+
 static struct error *decompress(struct receive_channel *channel, const struct wire_record *record,
-				uint8_t *host)
+				uint8_t *host, bool first)
 {
 	struct ram_window_run run = ram_window_run(record->ram.content, 0);
-	bool direct = run.count == record->ram.pages && !channel->receiver->placing;
+	bool direct = run.count == record->ram.pages && !channel->receiver->placing && !first;
 	size_t wanted = (size_t)record->ram.pages * WIRE_PAGE, size;
 	uint8_t *to = direct ? host + (size_t)run.first * WIRE_PAGE : channel->content;
 
@@ -239,24 +264,26 @@ static struct error *decompress(struct receive_channel *channel, const struct wi
 	if (size != wanted)
 		return error_new(EBADMSG, "%s: %u compressed bytes have become %zu, instead of %zu",
 				 transport_name(channel->transport), record->length, size, wanted);
-	return direct ? NULL : put_content(channel, record, host);
+	return direct ? NULL : put_content(channel, record, host, first);
 }
 
 static struct error *receive_content(struct receive_channel *channel,
-				     const struct wire_record *record, uint8_t *host)
+				     const struct wire_record *record, uint8_t *host, bool first)
 {
 	struct iovec parts[WIRE_WINDOW_PAGES / 2];
 	size_t count = 0;
 
 	if (record->flags & WIRE_RAM_ZSTD)
-		return decompress(channel, record, host);
+		return decompress(channel, record, host, first);
 	if (channel->receiver->placing) {
 		TRY(take_bytes(channel, channel->content, record->length));
-		return put_content(channel, record, host);
+		return put_content(channel, record, host, first);
 	}
-	FOR_EACH_WINDOW_RUN(run, record->ram.content)
-	parts[count++] =
-	    (struct iovec){host + (size_t)run.first * WIRE_PAGE, (size_t)run.count * WIRE_PAGE};
+	if (first)
+		return receive_first(channel, record);
+	FOR_EACH_WINDOW_RUN (run, record->ram.content)
+		parts[count++] = (struct iovec){host + (size_t)run.first * WIRE_PAGE,
+						(size_t)run.count * WIRE_PAGE};
 	return take_parts(channel, parts, count, record->length);
 }
 
@@ -264,6 +291,7 @@ static struct error *receive_pages(struct receive_channel *channel,
 				   const struct wire_record *record)
 {
 	struct migration_receiver *receiver = channel->receiver;
+	bool first = false;
 	uint8_t *host;
 
 	TRY(error_prefix(check_pages(channel, record), "%s", transport_name(channel->transport)));
@@ -273,10 +301,10 @@ static struct error *receive_pages(struct receive_channel *channel,
 	if (!record->ram.pages)
 		return NULL;
 	if (!receiver->placing) {
-		populate(channel, record);
+		first = is_first(channel, record);
 		mark_filled(channel, record);
 	}
-	TRY(receive_content(channel, record, host));
+	TRY(receive_content(channel, record, host, first));
 	__atomic_fetch_add(&receiver->received.pages, record->ram.pages, __ATOMIC_RELAXED);
 	return NULL;
 }

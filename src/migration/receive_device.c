@@ -200,12 +200,25 @@ void receive_devices_arrived(struct migration_receiver *receiver, const struct w
 
 	pthread_mutex_lock(&receiver->lock);
 	device->chunks[record->device.index % receiver->window].state = CHUNK_HERE;
+	device->arrived++;
 	submit = !device->loading && !receiver->stopping && record->device.index == device->next;
 	if (submit)
 		device->loading = true;
 	pthread_mutex_unlock(&receiver->lock);
 	if (submit)
 		worker_pool_submit(receiver->workers, &device->job);
+}
+
+struct error *receive_devices_check(const struct migration_receiver *receiver)
+{
+	for (uint32_t i = 0; i < receiver->device_count; i++) {
+		const struct receive_device *device = &receiver->devices[i];
+
+		if (device->last == UNKNOWN || device->arrived != device->last + 1)
+			return error_new(EBADMSG, "the end, without all of the state of device %u",
+					 i);
+	}
+	return NULL;
 }
 
 /* --- Loading ----------------------------------------------------------------------------------- */

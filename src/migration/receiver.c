@@ -9,6 +9,7 @@
 
 #include "base/bitmap.h"
 #include "base/checked.h"
+#include "migration/ram_place.h"
 #include "migration/receiver_private.h"
 
 /* --- The end ----------------------------------------------------------------------------------- */
@@ -76,11 +77,10 @@ struct error *receiver_end_channel(struct migration_receiver *receiver, bool req
 	if (!requested && receiver->arrived)
 		error = error_new(EBADMSG, "ends while others have ended round %llu",
 				  (unsigned long long)receiver->round + 1);
-	else {
-		receiver->ended++;
-		receiver->data_ended |= !requested;
-		complete = is_complete(receiver);
-	}
+	else if (++receiver->ended == receiver->channel_count)
+		error = receive_devices_check(receiver);
+	receiver->data_ended |= !requested;
+	complete = !error && is_complete(receiver);
 	pthread_mutex_unlock(&receiver->lock);
 	if (complete)
 		tell_end(receiver, NULL);
@@ -143,13 +143,15 @@ static void run_channel(void *context)
 static struct error *create_bitmaps(struct migration_receiver *receiver)
 {
 	receiver->filled = calloc(receiver->table.count + 1, sizeof(*receiver->filled));
-	if (!receiver->filled)
+	receiver->written = calloc(receiver->table.count + 1, sizeof(*receiver->written));
+	if (!receiver->filled || !receiver->written)
 		return error_system(ENOMEM, "a migration");
 	for (uint32_t i = 0; i < receiver->table.count; i++) {
 		receiver->filled[i] = bitmap_create(
 		    (receiver->table.blocks[i].pages / WIRE_WINDOW_PAGES + 1) * WIRE_WINDOW_PAGES);
 		if (!receiver->filled[i])
 			return error_system(ENOMEM, "a migration");
+		receiver->written[i] = ram_place_is_written(receiver->table.blocks[i].block);
 	}
 	return NULL;
 }
@@ -209,6 +211,7 @@ void migration_receiver_destroy(struct migration_receiver *receiver)
 	for (uint32_t i = 0; receiver->filled && i < receiver->table.count; i++)
 		free(receiver->filled[i]);
 	free(receiver->filled);
+	free(receiver->written);
 	ram_table_clear(&receiver->table);
 	error_free(receiver->error);
 	pthread_cond_destroy(&receiver->changed);

@@ -48,6 +48,7 @@ struct receive_device {
 	uint32_t announced; /* limit, as the source was told */
 	uint64_t last;	    /* the last chunk's index, when it is known; else UINT64_MAX */
 	uint32_t top;	    /* no chunk came with this index or above */
+	uint64_t arrived;   /* chunks */
 	struct receive_chunk *chunks; /* index n at n % DEVICE_WINDOW_MAX, or fewer */
 };
 
@@ -56,6 +57,7 @@ struct migration_receiver {
 	struct ram_table table;
 	/* Of each block: pages that may not be zeros. Atomic words, whole windows. */
 	uint64_t **filled;
+	bool *written; /* of each block: ram_place_is_written */
 	const struct migration_receiver_ops *ops;
 	void *context;
 	bool placing;
@@ -115,6 +117,8 @@ struct error *receive_devices_start(struct migration_receiver *receiver) MUST_CH
 /* Where the bytes of a chunk go, whose record is @record, or why it is refused. */
 struct error *receive_devices_expect(struct migration_receiver *receiver,
 				     const struct wire_record *record, uint8_t **bytes) MUST_CHECK;
+/* With the lock: no chunk comes any more. An error names a device whose state is not whole. */
+struct error *receive_devices_check(const struct migration_receiver *receiver) MUST_CHECK;
 /* They are there. */
 void receive_devices_arrived(struct migration_receiver *receiver, const struct wire_record *record);
 

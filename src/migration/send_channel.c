@@ -215,8 +215,9 @@ static void add_record(struct send_channel *channel, const uint8_t *host,
 	if (frame)
 		add_part(channel, frame, size);
 	else
-		FOR_EACH_WINDOW_RUN(run, record->ram.content)
-	add_part(channel, host + (size_t)run.first * WIRE_PAGE, (size_t)run.count * WIRE_PAGE);
+		FOR_EACH_WINDOW_RUN (run, record->ram.content)
+			add_part(channel, host + (size_t)run.first * WIRE_PAGE,
+				 (size_t)run.count * WIRE_PAGE);
 }
 
 static bool is_full(const struct send_channel *channel)

@@ -71,8 +71,7 @@ static size_t compress(struct compressor *compressor, const uint8_t *host,
 	uint32_t distance = pages / maximum, seen = 0, taken = 0;
 
 	ZSTD_CCtx_reset(compressor->context, ZSTD_reset_session_only);
-	FOR_EACH_WINDOW_RUN(run, mask)
-	{
+	FOR_EACH_WINDOW_RUN (run, mask) {
 		const uint8_t *bytes = host + (size_t)run.first * WIRE_PAGE;
 
 		if (maximum >= pages) {
