@@ -215,6 +215,21 @@ static void test_wrong_barriers(void **unused)
 	end(&victim);
 }
 
+static void test_end_without_all_states(void **unused)
+{
+	struct wire_record record = chunk_record(0, 0, WIRE_DEVICE_LAST);
+	struct victim victim;
+
+	begin(&victim, 2, false);
+	say_record(&victim, 0, &record);
+	record = (struct wire_record){.kind = WIRE_RECORD_END};
+	say_record(&victim, 0, &record);
+	say_record(&victim, 1, &record);
+	assert_error_with(migration_receiver_wait(victim.receiver),
+			  "the end, without all of the state of device 1");
+	end(&victim);
+}
+
 static void test_more_after_the_end(void **unused)
 {
 	struct wire_record record = {.kind = WIRE_RECORD_END};
@@ -337,6 +352,7 @@ int main(void)
 	    cmocka_unit_test(test_same_chunk_twice),
 	    cmocka_unit_test(test_chunk_after_the_last),
 	    cmocka_unit_test(test_wrong_barriers),
+	    cmocka_unit_test(test_end_without_all_states),
 	    cmocka_unit_test(test_more_after_the_end),
 	    cmocka_unit_test(test_kinds_that_have_no_place),
 	    cmocka_unit_test(test_compressed_content),
