@@ -7,6 +7,7 @@
 
 #include "migration/ram_presence.h"
 #include "migration/zero_page.h"
+#include "tls_files.h"
 
 struct transfer {
 	struct pair_memory here, there;
@@ -54,20 +55,31 @@ static void ended(void *context, const struct error *error)
 static const struct migration_receiver_ops ops = {
     .round_ended = round_ended, .load = load, .place = place, .ended = ended};
 
-static void begin(struct transfer *transfer, uint32_t channels, bool postcopy,
-		  const struct migration_sender_options *options)
+static void begin_over(struct transfer *transfer, struct migration_link *source,
+		       struct migration_link *destination,
+		       const struct migration_sender_options *options)
 {
 	struct migration_receiver_options receiver_options = {.workers = 1};
 
 	memset(transfer, 0, sizeof(*transfer));
 	pair_memory_create(&transfer->here);
 	pair_memory_create(&transfer->there);
-	pair_links(channels, postcopy, &transfer->source, &transfer->destination);
+	transfer->source = source;
+	transfer->destination = destination;
 	assert_no_error(migration_sender_create(transfer->source, transfer->here.map, options,
 						&transfer->sender));
 	assert_no_error(migration_receiver_create(transfer->destination, transfer->there.map,
 						  &receiver_options, &ops, transfer,
 						  &transfer->receiver));
+}
+
+static void begin(struct transfer *transfer, uint32_t channels, bool postcopy,
+		  const struct migration_sender_options *options)
+{
+	struct migration_link *source, *destination;
+
+	pair_links(channels, postcopy, &source, &destination);
+	begin_over(transfer, source, destination, options);
 }
 
 static void send_round(struct transfer *transfer, bool fresh)
@@ -454,6 +466,56 @@ static void test_source_goes_away(void **unused)
 	end(&transfer);
 }
 
+struct accepting {
+	struct migration_link *link;
+	struct error *error;
+};
+
+static void *accept_link(void *context)
+{
+	struct accepting *accepting = context;
+
+	accepting->error = migration_link_accept(accepting->link);
+	return NULL;
+}
+
+/* Over TCP, with TLS and zstd: as over anything else. */
+static void test_tls_with_zstd(void **unused)
+{
+	char folder[] = "/tmp/godwit-tls-XXXXXX", address[64];
+	struct tls_authority authority = tls_certify(NULL, "authority", NULL, time(NULL) + 86400);
+	struct migration_sender_options options = {.zstd = true};
+	struct migration_link_options link_options = {.address = "tcp:127.0.0.1:0", .tls = folder};
+	struct accepting accepting = {};
+	struct migration_link *source;
+	struct transfer transfer;
+	pthread_t thread;
+
+	tls_folder(folder, &authority, "localhost", time(NULL) + 86400);
+	tls_forget(&authority);
+	assert_no_error(migration_link_open(MIGRATION_DESTINATION, &link_options, &accepting.link));
+	snprintf(address, sizeof(address), "tcp:localhost%s",
+		 strrchr(migration_link_address(accepting.link), ':'));
+	link_options.address = address;
+	link_options.channels = 3;
+	assert_no_error(migration_link_open(MIGRATION_SOURCE, &link_options, &source));
+	assert_int_equal(pthread_create(&thread, NULL, accept_link, &accepting), 0);
+	assert_no_error(migration_link_connect(source));
+	pthread_join(thread, NULL);
+	assert_no_error(accepting.error);
+	begin_over(&transfer, source, accepting.link, &options);
+	assert_no_error(migration_receiver_start(transfer.receiver));
+	for (uint8_t version = 1; version < 4; version++) {
+		write_much(&transfer.here, version, version % 2);
+		pair_mark_all(&transfer.here);
+		send_round(&transfer, version == 1);
+	}
+	finish(&transfer);
+	pair_assert_same(&transfer.here, &transfer.there);
+	end(&transfer);
+	tls_folder_remove(folder);
+}
+
 static void test_zero_pages_are_found(void **unused)
 {
 	static uint8_t pages[4 * 4096] __attribute__((aligned(4096)));
@@ -486,6 +548,7 @@ int main(void)
 	    cmocka_unit_test(test_cancelled_round),
 	    cmocka_unit_test(test_destination_goes_away),
 	    cmocka_unit_test(test_source_goes_away),
+	    cmocka_unit_test(test_tls_with_zstd),
 	    cmocka_unit_test(test_zero_pages_are_found),
 	};
 
