@@ -58,7 +58,9 @@ struct ram_block *migration_sender_block(const struct migration_sender *sender, 
  * kernel has everything, or when migration_sender_interrupt was called, with bits left.
  *
  * @fresh: the destination's memory holds nothing yet where bits are set: pages of zeros, and those
- * that are not there, are left out. Else pages of zeros are sent as such.
+ * that are not there, are left out. Not for memory that is still being brought (ram_lazy.h), where what
+ * is not there is not zeros. Else pages of zeros are sent as such, and all are looked at, which makes
+ * those that are not there.
  */
 struct error *migration_sender_round(struct migration_sender *sender, uint64_t *const *pending,
 				     bool fresh) MUST_CHECK;

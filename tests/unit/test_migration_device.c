@@ -11,7 +11,7 @@
 #define CHUNK	WIRE_CHUNK_MAX
 
 struct travel {
-	struct pair_memory memory;
+	struct pair_memory memory, there;
 	struct migration_link *source, *destination;
 	struct migration_sender *sender;
 	struct migration_receiver *receiver;
@@ -96,10 +96,11 @@ static void begin(struct travel *travel, uint32_t channels, uint64_t pool)
 
 	*travel = (struct travel){.blocked = blocked, .slow = slow, .fails = fails};
 	pair_memory_create(&travel->memory);
+	pair_memory_create(&travel->there);
 	pair_links(channels, false, &travel->source, &travel->destination);
 	assert_no_error(
 	    migration_sender_create(travel->source, travel->memory.map, &options, &travel->sender));
-	assert_no_error(migration_receiver_create(travel->destination, travel->memory.map,
+	assert_no_error(migration_receiver_create(travel->destination, travel->there.map,
 						  &receiver_options, &ops, travel,
 						  &travel->receiver));
 	assert_int_equal(pthread_create(&travel->credits, NULL, take_credits, travel), 0);
@@ -114,6 +115,7 @@ static void end(struct travel *travel)
 	migration_receiver_destroy(travel->receiver);
 	migration_link_close(travel->destination);
 	pair_memory_destroy(&travel->memory);
+	pair_memory_destroy(&travel->there);
 }
 
 struct emission {
@@ -230,6 +232,38 @@ static void test_blocked_device_is_in_nobodys_way(void **unused)
 	end(&travel);
 }
 
+static void *send_rounds(void *context)
+{
+	struct travel *travel = context;
+	uint64_t round;
+
+	for (uint8_t version = 1; version < 8; version++) {
+		for (uint64_t page = 0; page < PAIR_SIZE / PAIR_PAGE; page++)
+			pair_fill(&travel->memory, 0, page, version, true);
+		pair_mark(&travel->memory, 0, 0, PAIR_SIZE / PAIR_PAGE);
+		assert_no_error(
+		    migration_sender_round(travel->sender, travel->memory.pending, false));
+		assert_no_error(migration_sender_end_round(travel->sender, &round));
+	}
+	return NULL;
+}
+
+/* Over the same connections, at the same time, with barriers in between. */
+static void test_states_travel_beside_memory(void **unused)
+{
+	struct travel travel = {};
+	pthread_t thread;
+
+	begin(&travel, 2, MIB(4));
+	assert_no_error(migration_receiver_start(travel.receiver));
+	assert_int_equal(pthread_create(&thread, NULL, send_rounds, &travel), 0);
+	emit_all(&travel, some_sizes);
+	pthread_join(thread, NULL);
+	check(&travel, some_sizes, MIB(4));
+	pair_assert_same(&travel.memory, &travel.there);
+	end(&travel);
+}
+
 static void test_failing_load_ends_it(void **unused)
 {
 	struct travel travel = {.fails = "serial: index is not a register"};
@@ -309,6 +343,7 @@ int main(void)
 	    cmocka_unit_test(test_smallest_pool),
 	    cmocka_unit_test(test_slow_loader_fills_the_pool_and_no_more),
 	    cmocka_unit_test(test_blocked_device_is_in_nobodys_way),
+	    cmocka_unit_test(test_states_travel_beside_memory),
 	    cmocka_unit_test(test_failing_load_ends_it),
 	    cmocka_unit_test(test_too_small_a_pool_is_refused),
 	    cmocka_unit_test(test_waiting_for_credit_can_be_cancelled),

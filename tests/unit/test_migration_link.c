@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/vm_sockets.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -179,6 +180,21 @@ static void test_stale_socket_is_replaced(void **unused)
 	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
 	close(fd);
 	check_addresses(socket_address(), NULL, 1, false, NULL);
+}
+
+static void test_vsock(void **unused)
+{
+	struct sockaddr_vm address = {
+	    .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_LOCAL, .svm_port = 41833};
+	AUTO_CLOSE int listener = socket(AF_VSOCK, SOCK_STREAM, 0);
+	AUTO_CLOSE int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+
+	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    listen(listener, 1) < 0 ||
+	    connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		skip(); /* this kernel has no vsock that leads back to itself */
+	check_addresses("vsock:1:41834", "vsock:1:41834", 2, true, NULL);
+	check_addresses("vsock::41835", "vsock:1:41835", 1, false, NULL);
 }
 
 static void test_descriptors(void **unused)
@@ -727,6 +743,7 @@ int main(void)
 	    cmocka_unit_test(test_tcp_at_every_address),
 	    cmocka_unit_test(test_unix),
 	    cmocka_unit_test(test_stale_socket_is_replaced),
+	    cmocka_unit_test(test_vsock),
 	    cmocka_unit_test(test_descriptors),
 	    cmocka_unit_test(test_too_few_descriptors),
 	    cmocka_unit_test(test_pipe_is_refused),
