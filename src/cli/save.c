@@ -149,7 +149,7 @@ static struct error *start_save(const struct cli_arguments *arguments, struct qm
 		TRY(absolute(arguments->positional[1], file));
 	} else {
 		TRY(stream_target_open(target));
-		TRY(qmp_client_pass(client, target->fd, STREAM_NAME + strlen("fd:")));
+		TRY(qmp_client_pass(client, target->fd, &STREAM_NAME[strlen("fd:")]));
 		/* The VM's copy is the last one: its end is the end of the stream. */
 		close_fd(&target->fd);
 		channels = 1;
