@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "migration/bandwidth.h"
+#include "migration/state_collect.h"
 #include "migration/worker_pool.h"
 
 /* --- Workers ----------------------------------------------------------------------------------- */
@@ -117,6 +118,38 @@ static void test_who_waits_can_be_cancelled(void **unused)
 	check_waiting(bandwidth_cancel, false);
 }
 
+/* --- Whole states ------------------------------------------------------------------------------ */
+
+static void test_states_are_collected(void **unused)
+{
+	struct state_collector *collector;
+	size_t size;
+
+	assert_no_error(state_collector_create(3, 20, &collector));
+	assert_no_error(state_collector_add(collector, 0, "abc", 3, false));
+	assert_no_error(state_collector_add(collector, 2, "x", 1, true));
+	assert_null(state_collector_bytes(collector, 0, &size));
+	assert_no_error(state_collector_add(collector, 0, "defghij", 7, false));
+	assert_no_error(state_collector_add(collector, 0, NULL, 0, true));
+	assert_memory_equal(state_collector_bytes(collector, 0, &size), "abcdefghij", 10);
+	assert_int_equal(size, 10);
+	assert_memory_equal(state_collector_bytes(collector, 2, &size), "x", 1);
+	assert_no_error(state_collector_add(collector, 1, NULL, 0, true));
+	assert_non_null(state_collector_bytes(collector, 1, &size));
+	assert_int_equal(size, 0);
+	state_collector_destroy(collector);
+}
+
+static void test_too_much_state_is_refused(void **unused)
+{
+	struct state_collector *collector;
+
+	assert_no_error(state_collector_create(2, 5, &collector));
+	assert_no_error(state_collector_add(collector, 0, "abc", 3, false));
+	assert_error_with(state_collector_add(collector, 1, "abc", 3, false), "more than 5 bytes");
+	state_collector_destroy(collector);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -125,6 +158,8 @@ int main(void)
 	    cmocka_unit_test(test_limit_without_a_clock),
 	    cmocka_unit_test(test_who_waits_goes_on_when_the_limit_is_lifted),
 	    cmocka_unit_test(test_who_waits_can_be_cancelled),
+	    cmocka_unit_test(test_states_are_collected),
+	    cmocka_unit_test(test_too_much_state_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
