@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Stock guests that are saved, killed and go on: their programs verify their memory, their disk and their clock."""
 
+import os
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -113,6 +116,106 @@ class TestGoingOn:
             guest.wait_size("mem0", 384 * MIB)
             guest.sh("kill $(cat /tmp/stress.pid); sleep 1; ! grep -i fail /tmp/stress")
             assert guest.power_off() == 0
+
+
+HOST, GUEST, PORT = "10.99.78.1", "10.99.78.2", 5302
+PATTERN = b"0123456789abcde\n" * (1 << 16)
+# Each round writes a MiB to one of eight places of the disk, past the guest's own cache, and reads it back.
+DISK_WORK = ("(i=0; while :; do i=$((i+1)); dd if=/tmp/pattern of=/dev/vdb bs=64k seek=$((i%8*16)) oflag=direct && "
+             "dd if=/dev/vdb bs=64k count=16 skip=$((i%8*16)) iflag=direct | cmp - /tmp/pattern || echo $i >>/tmp/bad; "
+             "echo $i >/tmp/disk.new; mv /tmp/disk.new /tmp/disk; done) >/dev/null 2>&1 &")
+NET_WORK = f"(while :; do nc -w 5 {HOST} {PORT} </tmp/pattern; sleep 0.1; done) >/dev/null 2>&1 &"
+
+
+class Receiver(threading.Thread):
+    """The host's end of the guest's connections: counts those that brought everything, and keeps what was wrong."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.listener = socket.create_server((HOST, PORT))
+        self.whole, self.wrong = 0, []
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:  # closed: the end
+                return
+            with connection:
+                self.take(connection)
+
+    def take(self, connection):
+        data = b""
+        connection.settimeout(5)
+        try:
+            while piece := connection.recv(1 << 16):
+                data += piece
+        except OSError:  # the guest was killed, or another one goes on that knows nothing of this connection
+            pass
+        if not PATTERN.startswith(data):
+            self.wrong.append(data)
+        self.whole += data == PATTERN
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.join()
+
+
+@pytest.fixture
+def tap():
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        pytest.skip("there is no usable /dev/net/tun")
+    name = f"gwsave{os.getpid()}"
+    subprocess.run(["ip", "tuntap", "add", "dev", name, "mode", "tap"], check=True)
+    subprocess.run(["ip", "address", "add", f"{HOST}/24", "dev", name], check=True)
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    yield name
+    subprocess.run(["ip", "link", "delete", name], check=True)
+
+
+@pytest.fixture
+def receiver(tap):
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+def check_works_on(guest, receiver):
+    """The guest's disk and network carry on, and everything that was read or arrived is right."""
+    rounds, whole = int(guest.sh("cat /tmp/disk")), receiver.whole
+    wait_until(lambda: int(guest.sh("cat /tmp/disk")) > rounds + 3, 60, lambda: guest.sh("cat /tmp/disk"))
+    wait_until(lambda: receiver.whole > whole + 1, 60, lambda: f"{receiver.whole} transfers, {whole} before")
+    assert receiver.wrong == []
+    assert guest.sh("cat /tmp/bad 2>/dev/null; true") == ""
+    assert guest.kernel_complaints() == []
+
+
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_busy_disks_and_networks_go_on(cpus, tmp_path, tap, receiver):
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(16 * MIB)
+    with StockGuest("--disk", f"{image('kernel', '6.12-cloud')},readonly=on", "--disk", disk, "--net", f"tap:{tap}",
+                    memory="256M,backing=memfd", cpus=cpus) as guest:
+        guest.wait_ready()
+        guest.sh(f"ip address add {GUEST}/24 dev eth0 && ip link set eth0 up; "
+                 f"yes 0123456789abcde | head -c {len(PATTERN)} >/tmp/pattern")
+        guest.sh(DISK_WORK)
+        guest.sh(NET_WORK)
+        wait_until(lambda: guest.sh("cat /tmp/disk 2>/dev/null; true"), 30)
+        check_works_on(guest, receiver)
+        guest.cli("save", guest.name, tmp_path / "live", "--live", limit=300)
+        check_works_on(guest, receiver)
+        guest.cli("save", guest.name, tmp_path / "paused", limit=300)
+        guest.process.kill()
+        guest.process.wait()
+    for name, options in (("live", ["--lazy"]), ("paused", [])):
+        with RestoredGuest(tmp_path / name, *options) as guest:
+            check_works_on(guest, receiver)
+            guest.process.kill()
+            guest.process.wait()
 
 
 def test_a_lazy_restore_is_reset_meanwhile(tmp_path):
