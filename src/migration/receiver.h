@@ -73,7 +73,7 @@ void migration_receiver_destroy(struct migration_receiver *receiver);
 DEFINE_CLEANUP(migration_receiver, struct migration_receiver *, migration_receiver_destroy)
 #define AUTO_MIGRATION_RECEIVER AUTO(cleanup_migration_receiver)
 
-/* Grants the first credit, and takes what comes from here on. */
+/* Grants the first credit, and takes what comes from here on. To be called after ACCEPT was sent. */
 struct error *migration_receiver_start(struct migration_receiver *receiver) MUST_CHECK;
 /* Waits until `ended`, and returns its error (a copy). */
 struct error *migration_receiver_wait(struct migration_receiver *receiver) MUST_CHECK;
