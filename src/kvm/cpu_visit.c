@@ -305,7 +305,7 @@ static uint32_t msr_rank(uint32_t index)
 	switch (index) {
 	case MSR_TSC:
 		return 0;
-	case MSR_KVM_ASYNC_PF_ENABLE: /* after its interrupt vector */
+	case MSR_KVM_ASYNC_PF_ENABLE: /* after its interrupt vector, by which it wakes all that waits */
 		return 2;
 	case MSR_TSC_DEADLINE:
 		return 3;

@@ -10,7 +10,6 @@
  */
 #include "kvm/cpuid.h"
 
-#include <asm/kvm_para.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -19,13 +18,10 @@
 
 #include "base/checked.h"
 
-#define LEAF_1_ECX_X2APIC	(1U << 21)
-#define LEAF_1_ECX_TSC_DEADLINE (1U << 24)
-#define LEAF_1_ECX_HYPERVISOR	(1U << 31)
-#define LEAF_1_EDX_HTT		(1U << 28)
-#define LEAF_40000001_EAX_ASYNC_PF                                                                 \
-	(1U << KVM_FEATURE_ASYNC_PF | 1U << KVM_FEATURE_ASYNC_PF_VMEXIT |                          \
-	 1U << KVM_FEATURE_ASYNC_PF_INT)
+#define LEAF_1_ECX_X2APIC		(1U << 21)
+#define LEAF_1_ECX_TSC_DEADLINE		(1U << 24)
+#define LEAF_1_ECX_HYPERVISOR		(1U << 31)
+#define LEAF_1_EDX_HTT			(1U << 28)
 #define LEAF_80000001_ECX_CMP_LEGACY	(1U << 1)
 #define LEAF_80000007_EDX_INVARIANT_TSC (1U << 8)
 
@@ -147,15 +143,6 @@ static void cpuid_fit_entry(struct kvm_cpuid_entry2 *entry, uint32_t cpu,
 	case 4:
 	case 0x8000001d:
 		cpuid_fit_cache(entry, topology);
-		break;
-	case 0x40000001:
-		/*
-		 * Without faults that KVM turns into an interrupt for later. A guest that goes on
-		 * while its pages are brought has hundreds of them under way, and each leaves a
-		 * program waiting for a word that only this KVM can give: the state of it cannot be
-		 * saved. Stock kernels stopped for good in such restores, with nested KVM on AMD.
-		 */
-		entry->eax &= ~LEAF_40000001_EAX_ASYNC_PF;
 		break;
 	case 0x80000001:
 		entry->ecx &= ~LEAF_80000001_ECX_CMP_LEGACY;

@@ -19,7 +19,6 @@ static struct kvm_cpuid2 *host_table(uint32_t vendor_ebx)
 	    {.function = 0xb, .index = 0, .ebx = 2, .ecx = 0x100, .edx = 77},
 	    {.function = 0x1f, .index = 0, .ebx = 2, .ecx = 0x100, .edx = 77},
 	    {.function = 0x80000001, .ecx = 2},
-	    {.function = 0x40000001, .eax = 0x01007efb},
 	    {.function = 0x80000007, .edx = 0x100},
 	    {.function = 0x80000008, .eax = 0x343030, .ecx = 0x603f},
 	    {.function = 0x8000001d, .index = 3, .eax = 0x1fc163},
@@ -133,17 +132,6 @@ static void amd_leaves_count_cores(void **state)
 	free(cpuid);
 }
 
-static void faults_are_not_put_off(void **state)
-{
-	struct kvm_cpu_topology topology = kvm_cpu_topology_make(1, 1);
-	struct kvm_cpuid2 *cpuid = host_table(AMD);
-
-	kvm_cpuid_fit(cpuid, 0, &topology, 40);
-	/* Bits 4, 10 and 14 are asynchronous page faults; the clocks stay. */
-	assert_int_equal(find(cpuid, 0x40000001, 0)->eax, 0x01003aeb);
-	free(cpuid);
-}
-
 static void a_fixed_clock_rate_is_not_promised(void **state)
 {
 	struct kvm_cpu_topology topology = kvm_cpu_topology_make(1, 1);
@@ -241,7 +229,6 @@ int main(void)
 	    cmocka_unit_test(one_processor_has_no_siblings),
 	    cmocka_unit_test(the_last_cache_is_the_sockets_and_the_first_a_cores),
 	    cmocka_unit_test(amd_leaves_count_cores),
-	    cmocka_unit_test(faults_are_not_put_off),
 	    cmocka_unit_test(a_fixed_clock_rate_is_not_promised),
 	    cmocka_unit_test(a_guest_with_fewer_features_than_the_host_may_stay),
 	    cmocka_unit_test(a_feature_that_is_missing_is_named_by_its_bits),
