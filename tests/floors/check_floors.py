@@ -20,6 +20,7 @@ FLOORS = {
     "kvm": ["memory"],
     "pci": ["base"],
     "snapshot": ["base"],
+    "vhost_user": ["base"],
     "migration": ["memory", "snapshot"],
     "virtio": ["memory", "pci"],
     "machine": ["kvm", "virtio", "migration"],
