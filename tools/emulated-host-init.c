@@ -6,8 +6,8 @@
 //   1. Mounts what the kernel offers, loads the modules listed in /modules/order, opens the ports
 //      that lead to the outside (virtio-serial) and says "ready" on the control port.
 //   2. Reads a job from the control port, mounts the outer machine's file system (9p) and makes it
-//      the root, runs the job's command there, carries its output to the ports, writes "status N
-//      OUT ERR" on the control port and waits to be switched off.
+//      the root, runs the job's command there, carries its output to the ports, writes "alive" on
+//      the control port every few seconds, then "status N OUT ERR", and waits to be switched off.
 //
 // A job is a sequence of fields "key=value", each ended by a zero byte, and an empty field at the
 // end; read_job has the list. Values are any bytes but zero.
@@ -50,6 +50,7 @@ enum {
 	MAX_MOUNTS = 32,
 	MAX_NETS = 8,
 	DEVICE_WAIT_MS = 10000, // how long a hot-plugged device may take to appear
+	ALIVE_SECONDS = 5,
 };
 
 // Where the outer machine's file system is mounted until it becomes the root.
@@ -644,6 +645,17 @@ static bool reap(pid_t command, int *status)
 	return ended;
 }
 
+// By this the launcher tells a host that stands still from a command that takes long.
+static void say_alive(struct timespec *last)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (last->tv_sec && now.tv_sec - last->tv_sec < ALIVE_SECONDS)
+		return;
+	*last = now;
+	dprintf(control, "alive\n");
+}
+
 static int run_command(struct job *job, int in_port, struct pipe_pump *out, struct pipe_pump *error)
 {
 	static struct pipe_pump in = {.from = -1, .to = -1};
@@ -682,6 +694,7 @@ static int run_command(struct job *job, int in_port, struct pipe_pump *out, stru
 	}
 
 	int status = 0;
+	struct timespec alive = {0};
 	while (!reap(command, &status)) {
 		struct pollfd polls[6];
 		nfds_t count = 0;
@@ -693,7 +706,8 @@ static int run_command(struct job *job, int in_port, struct pipe_pump *out, stru
 			polls[count++] =
 			    (struct pollfd){.fd = all[i]->to, .events = full ? POLLOUT : 0};
 		}
-		ppoll(polls, count, NULL, &usual);
+		say_alive(&alive);
+		ppoll(polls, count, &(struct timespec){.tv_sec = ALIVE_SECONDS}, &usual);
 		for (size_t i = 0; i < 3; i++) {
 			bool ready = polls[2 * i].revents || polls[2 * i + 1].revents;
 			if (all[i]->from < 0 || !ready)

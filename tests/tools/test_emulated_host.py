@@ -54,6 +54,18 @@ def test_passes_arguments_byte_by_byte():
     assert result.stdout == b"".join(word + b"\0" for word in odd)
 
 
+def test_tells_a_host_that_stands_still_from_a_command_that_takes_long():
+    assert host("--silence", "10", "sleep", "20").returncode == 0
+    with subprocess.Popen([TOOL, "--silence", "10", "sh", "-c", "echo here; sleep 600"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as tool:
+        assert tool.stdout.readline() == b"here\n"
+        for qemu in qemu_children(tool.pid):
+            os.kill(qemu, signal.SIGSTOP)
+        errors = tool.communicate(timeout=LIMIT)[1]
+        assert tool.returncode == 125
+        assert b"no sign of life for 10 s" in errors
+
+
 def test_names_a_command_that_does_not_exist():
     result = host("no-such-command")
     assert result.returncode == 127
