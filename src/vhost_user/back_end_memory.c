@@ -103,13 +103,13 @@ static struct error *check_region(const struct back_table *table,
 	if (!region->size || !checked_add(region->guest_address, region->size - 1, &end) ||
 	    !checked_add(region->user_address, region->size - 1, &end))
 		return error_new(EINVAL,
-				 "memory at %#" PRIx64 " of %#" PRIx64
+				 "memory at 0x%" PRIx64 " of %#" PRIx64
 				 " bytes at user address %#" PRIx64 " is no range",
 				 region->guest_address, region->size, region->user_address);
 	if (!is_free(table, region->guest_address, region->size, false) ||
 	    !is_free(table, region->user_address, region->size, true))
 		return error_new(EINVAL,
-				 "memory at %#" PRIx64 " of %#" PRIx64
+				 "memory at 0x%" PRIx64 " of %#" PRIx64
 				 " bytes overlaps memory that is mapped",
 				 region->guest_address, region->size);
 	return NULL;
@@ -198,10 +198,10 @@ static struct error *new_region(struct vhost_user_back_end *back, struct back_ta
 	TRY(check_region(table, is));
 	TRY(grow(table));
 	if (fstat(fd, &status) < 0)
-		return error_system(errno, "memory at %#" PRIx64, is->guest_address);
+		return error_system(errno, "memory at 0x%" PRIx64, is->guest_address);
 	region = calloc(1, sizeof(*region));
 	if (!region)
-		return error_system(ENOMEM, "memory at %#" PRIx64, is->guest_address);
+		return error_system(ENOMEM, "memory at 0x%" PRIx64, is->guest_address);
 	*region =
 	    (struct back_region){.region = *is, .device = status.st_dev, .inode = status.st_ino};
 	error = back_map(fd, is->offset, is->size, &region->file);
@@ -210,7 +210,7 @@ static struct error *new_region(struct vhost_user_back_end *back, struct back_ta
 	if (error) {
 		back_unmap(&region->file);
 		free(region);
-		return error_prefix(error, "memory at %#" PRIx64, is->guest_address);
+		return error_prefix(error, "memory at 0x%" PRIx64, is->guest_address);
 	}
 	insert(table, region);
 	*result = region;
@@ -235,7 +235,7 @@ struct error *back_add_region(struct vhost_user_back_end *back, struct vhost_use
 	if (message->payload == VHOST_USER_U64)
 		return end_of_addresses(back, message);
 	if (back->table.count >= back->options.slots)
-		return error_new(ENOSPC, "memory at %#" PRIx64 ": %" PRIu32 " pieces are the most",
+		return error_new(ENOSPC, "memory at 0x%" PRIx64 ": %" PRIu32 " pieces are the most",
 				 message->region.guest_address, back->options.slots);
 	TRY(new_region(back, &back->table, &message->region, message->fds[0], &region));
 	if (back->postcopy == BACK_POSTCOPY_LISTENS) {
@@ -258,10 +258,10 @@ struct error *back_remove_region(struct vhost_user_back_end *back,
 	if (!region || region->region.guest_address != is->guest_address ||
 	    region->region.size != is->size || region->region.user_address != is->user_address)
 		return error_new(ENOENT,
-				 "memory at %#" PRIx64 " of %#" PRIx64 " bytes was not added so",
+				 "memory at 0x%" PRIx64 " of %#" PRIx64 " bytes was not added so",
 				 is->guest_address, is->size);
 	if (back_ring_uses(back, &region->region))
-		return error_new(EBUSY, "memory at %#" PRIx64 " has a ring that runs",
+		return error_new(EBUSY, "memory at 0x%" PRIx64 " has a ring that runs",
 				 is->guest_address);
 	take_out(&back->table, region);
 	free_region(back, region);

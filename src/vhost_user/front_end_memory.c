@@ -38,8 +38,8 @@ static struct error *learn_range(struct vhost_user_front_end *front,
 
 	if (answer->guest_address != sent->guest_address || answer->size != sent->size)
 		return error_new(EPROTO,
-				 "%s is answered for memory at %#" PRIx64 " of %#" PRIx64
-				 " bytes, not for that at %#" PRIx64,
+				 "%s is answered for memory at 0x%" PRIx64 " of %#" PRIx64
+				 " bytes, not for that at 0x%" PRIx64,
 				 type->name, answer->guest_address, answer->size,
 				 sent->guest_address);
 	if (!is_aligned(answer->user_address, PAGE) ||
@@ -199,7 +199,7 @@ static struct error *receive_change(struct vhost_user_front_end *front,
 	error = front_receive_ack(front, type);
 	if (!error || error_code(error) != EREMOTEIO)
 		return error;
-	error = error_prefix(error, "memory at %#" PRIx64, change->region.guest_address);
+	error = error_prefix(error, "memory at 0x%" PRIx64, change->region.guest_address);
 	if (!change->add) /* what it still holds is not known any more */
 		return front_give_up(front, error);
 	vhost_user_memory_refused(front->memory, &change->region);

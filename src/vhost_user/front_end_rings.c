@@ -73,7 +73,7 @@ static struct error *translate(struct vhost_user_front_end *front, uint32_t inde
 		if (!vhost_user_memory_user_address(front->memory, ranges[i].guest_address,
 						    ranges[i].size, &user[i]))
 			return front_refused(front, error_new(EFAULT,
-							      "ring %" PRIu32 " is at %#" PRIx64
+							      "ring %" PRIu32 " is at 0x%" PRIx64
 							      ", where the guest has no memory",
 							      index, ranges[i].guest_address));
 	}

@@ -121,16 +121,17 @@ static struct error *check_block(const struct vhost_user_memory *memory,
 	uint64_t end;
 
 	if (memory->begun || memory->block_count == VHOST_USER_BLOCKS_MAX)
-		return error_new(EINVAL, "memory at %#" PRIx64 ": %s", region->guest_address,
+		return error_new(EINVAL, "memory at 0x%" PRIx64 ": %s", region->guest_address,
 				 memory->begun ? "the session has begun already"
 					       : "64 blocks are the most");
 	if (!region->size || !checked_add(region->guest_address, region->size, &end) ||
 	    !checked_add(region->user_address, region->size, &end) ||
 	    !checked_add(region->offset, region->size, &end))
-		return error_new(EINVAL, "memory at %#" PRIx64 " of %#" PRIx64 " bytes is no range",
+		return error_new(EINVAL,
+				 "memory at 0x%" PRIx64 " of %#" PRIx64 " bytes is no range",
 				 region->guest_address, region->size);
 	if (new->unit && (!is_power_of_two(new->unit) || !is_aligned(region->size, new->unit)))
-		return error_new(EINVAL, "memory at %#" PRIx64 " has units of %#" PRIx64 " bytes",
+		return error_new(EINVAL, "memory at 0x%" PRIx64 " has units of %#" PRIx64 " bytes",
 				 region->guest_address, new->unit);
 	for (uint32_t i = 0; i < memory->block_count; i++) {
 		const struct vhost_user_region *old = &memory->blocks[i].is.region;
@@ -140,7 +141,7 @@ static struct error *check_block(const struct vhost_user_memory *memory,
 		    ranges_overlap(old->user_address, old->size, region->user_address,
 				   region->size))
 			return error_new(EINVAL,
-					 "memory at %#" PRIx64 " overlaps that at %#" PRIx64,
+					 "memory at 0x%" PRIx64 " overlaps that at 0x%" PRIx64,
 					 region->guest_address, old->guest_address);
 	}
 	return NULL;
@@ -155,7 +156,7 @@ struct error *vhost_user_memory_add_block(struct vhost_user_memory *memory,
 	*block = (struct block){.is = *new, .unit = new->unit ? new->unit : new->region.size};
 	block->plugged = bitmap_create(units_of(block));
 	if (!block->plugged)
-		return error_system(ENOMEM, "memory at %#" PRIx64, new->region.guest_address);
+		return error_system(ENOMEM, "memory at 0x%" PRIx64, new->region.guest_address);
 	if (!new->unit) {
 		bitmap_set_range(block->plugged, 0, 1);
 		memory->plugged += new->region.size;
@@ -440,13 +441,13 @@ static struct error *check_range(const struct vhost_user_memory *memory,
 
 	if (!block || !block->is.unit || !range->size)
 		return error_new(EINVAL,
-				 "%#" PRIx64 " bytes of memory at %#" PRIx64
+				 "%#" PRIx64 " bytes of memory at 0x%" PRIx64
 				 " are not in a block that changes",
 				 range->size, range->guest_address);
 	part = offsets(block, range);
 	if (!is_aligned(part.start, block->unit) || !is_aligned(part.end, block->unit))
 		return error_new(EINVAL,
-				 "%#" PRIx64 " bytes of memory at %#" PRIx64
+				 "%#" PRIx64 " bytes of memory at 0x%" PRIx64
 				 " are not whole units of %#" PRIx64,
 				 range->size, range->guest_address, block->unit);
 	return NULL;
