@@ -39,11 +39,11 @@ static struct error *load(void *context, uint32_t device, const void *bytes, siz
 	return sum == 0xbad ? error_new(EINVAL, "this state is bad") : NULL;
 }
 
-static struct error *place(void *context, uint32_t block, uint64_t first, uint64_t count,
-			   const void *bytes)
+static struct error *place(void *context, uint32_t connection, uint32_t block, uint64_t first,
+			   uint64_t count, const void *bytes)
 {
 	assert(block < 2 && count);
-	assert(block ? first >= 512 && first + count <= 1024 : first + count <= BLOCK_PAGES);
+	assert(first + count <= (block ? ELASTIC / WIRE_PAGE : BLOCK_PAGES));
 	return NULL;
 }
 

@@ -67,84 +67,81 @@ static void wake(struct userfault *userfault, uint64_t start, uint64_t size)
 	ioctl(userfault->fd, UFFDIO_WAKE, &range);
 }
 
-/*
- * Goes on where an ioctl stopped: @done bytes are filled (negative: none, with an errno). Returns
- * how far to move on, or a negative errno.
- */
-static int64_t advance(struct userfault *userfault, uint64_t start, int64_t done, int failure,
-		       uint64_t page)
-{
-	if (done > 0)
-		return done;
-	switch (failure) {
-	case EEXIST: /* there already; whoever waits for it may have missed the wake-up */
-		wake(userfault, start, page);
-		return (int64_t)page;
-	case EAGAIN: /* the address space is being changed: again */
-		return 0;
-	default:
-		return -failure;
-	}
-}
-
-int userfault_copy(struct userfault *userfault, struct ram_block *block, uint64_t offset,
-		   const void *source, uint64_t size)
-{
-	for (uint64_t done = 0; done < size;) {
-		struct uffdio_copy copy = {
-		    .dst = address_of(block, offset + done),
-		    .src = (uint64_t)(uintptr_t)source + done,
-		    .len = size - done,
-		};
-		int failure = ioctl(userfault->fd, UFFDIO_COPY, &copy) < 0 ? errno : 0;
-		int64_t step = advance(userfault, copy.dst, failure ? copy.copy : (int64_t)copy.len,
-				       failure, block->page_size);
-
-		if (step < 0)
-			return (int)step;
-		done += (uint64_t)step;
-	}
-	return 0;
-}
-
-/* Huge pages have no zero page of the kernel's; they are copied from ours. */
-static int zero_huge(struct userfault *userfault, struct ram_block *block, uint64_t offset,
-		     uint64_t size)
-{
-	for (uint64_t done = 0; done < size; done += block->page_size) {
-		int result = userfault_copy(userfault, block, offset + done, userfault->zeros,
-					    block->page_size);
-
-		if (result < 0)
-			return result;
-	}
-	return 0;
-}
-
 static bool is_huge(const struct ram_block *block)
 {
 	return block->page_size > (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-int userfault_zero(struct userfault *userfault, struct ram_block *block, uint64_t offset,
-		   uint64_t size)
+/* One step. Returns the bytes that were filled, or a negative errno. */
+static int64_t copy_some(struct userfault *userfault, uint64_t to, const void *source,
+			 uint64_t size)
 {
-	if (is_huge(block))
-		return zero_huge(userfault, block, offset, size);
-	for (uint64_t done = 0; done < size;) {
-		struct uffdio_zeropage zero = {
-		    .range = {.start = address_of(block, offset + done), .len = size - done},
-		};
-		int failure = ioctl(userfault->fd, UFFDIO_ZEROPAGE, &zero) < 0 ? errno : 0;
-		int64_t step = advance(userfault, zero.range.start,
-				       failure ? zero.zeropage : (int64_t)zero.range.len, failure,
-				       block->page_size);
+	struct uffdio_copy copy = {.dst = to, .src = (uint64_t)(uintptr_t)source, .len = size};
 
+	if (!ioctl(userfault->fd, UFFDIO_COPY, &copy))
+		return (int64_t)size;
+	return copy.copy > 0 ? copy.copy : -errno;
+}
+
+static int64_t zero_some(struct userfault *userfault, uint64_t to, uint64_t size)
+{
+	struct uffdio_zeropage zero = {.range = {.start = to, .len = size}};
+
+	if (!ioctl(userfault->fd, UFFDIO_ZEROPAGE, &zero))
+		return (int64_t)size;
+	return zero.zeropage > 0 ? zero.zeropage : -errno;
+}
+
+/* @source NULL: zeros. Huge pages have no zero page of the kernel's; they are copied from ours. */
+static int64_t fill_some(struct userfault *userfault, const struct ram_block *block,
+			 uint64_t offset, const uint8_t *source, uint64_t size)
+{
+	uint64_t to = address_of(block, offset);
+
+	if (source)
+		return copy_some(userfault, to, source, size);
+	if (is_huge(block))
+		return copy_some(userfault, to, userfault->zeros, block->page_size);
+	return zero_some(userfault, to, size);
+}
+
+static int fill(struct userfault *userfault, const struct ram_block *block, uint64_t offset,
+		const uint8_t *source, uint64_t size, bool skip_present)
+{
+	for (uint64_t done = 0; done < size;) {
+		int64_t step = fill_some(userfault, block, offset + done,
+					 source ? source + done : NULL, size - done);
+
+		if (step == -EEXIST && skip_present) {
+			/* Whoever waits for it may have missed the wake-up. */
+			wake(userfault, address_of(block, offset + done), block->page_size);
+			step = (int64_t)block->page_size;
+		}
+		if (step == -EAGAIN) /* the address space is being changed: again */
+			continue;
 		if (step < 0)
 			return (int)step;
 		done += (uint64_t)step;
 	}
 	return 0;
+}
+
+int userfault_copy(struct userfault *userfault, struct ram_block *block, uint64_t offset,
+		   const void *source, uint64_t size)
+{
+	return fill(userfault, block, offset, source, size, true);
+}
+
+int userfault_zero(struct userfault *userfault, struct ram_block *block, uint64_t offset,
+		   uint64_t size)
+{
+	return fill(userfault, block, offset, NULL, size, true);
+}
+
+int userfault_fill(struct userfault *userfault, struct ram_block *block, uint64_t offset,
+		   const void *source, uint64_t size)
+{
+	return fill(userfault, block, offset, source, size, false);
 }
 
 static int set_protection(struct userfault *userfault, struct ram_block *block, uint64_t offset,

@@ -76,6 +76,12 @@ int userfault_copy(struct userfault *userfault, struct ram_block *block, uint64_
 		   const void *source, uint64_t size) MUST_CHECK;
 int userfault_zero(struct userfault *userfault, struct ram_block *block, uint64_t offset,
 		   uint64_t size) MUST_CHECK;
+/*
+ * The same for pages that must be missing: @source, or zeros where it is NULL. -EEXIST when one of them
+ * is present, which stays as it is; those before it are filled.
+ */
+int userfault_fill(struct userfault *userfault, struct ram_block *block, uint64_t offset,
+		   const void *source, uint64_t size) MUST_CHECK;
 /* From the return on nobody writes to the present pages of the range without a fault. */
 int userfault_protect(struct userfault *userfault, struct ram_block *block, uint64_t offset,
 		      uint64_t size) MUST_CHECK;

@@ -8,9 +8,8 @@
  * once, so that nobody sees half of it. Pages that are zero in the file are not put anywhere: once
  * their unit is DONE they become zeros when somebody touches them.
  *
- * When all units are DONE the last channel stops watching. Memory that was to be certain lacks its
- * zero pages then: it takes them, lest a guest that comes to use them find the host's memory, or a
- * file system on it, full.
+ * When all units are DONE the last channel stops watching, and takes what zero pages memory that was to
+ * be certain lacks (ram_rest.h).
  */
 #include "migration/ram_lazy.h"
 
@@ -20,13 +19,12 @@
 
 #include "base/bitmap.h"
 #include "base/checked.h"
-#include "base/log.h"
 #include "base/thread.h"
 #include "migration/ram_blocks.h"
+#include "migration/ram_rest.h"
 
 #define PAGE  SNAPSHOT_PAGE_SIZE
 #define CHUNK SNAPSHOT_CHUNK_SIZE
-#define PIECE MIB(2) /* of memory that is taken at once */
 
 enum unit_state { UNIT_ABSENT, UNIT_TAKEN, UNIT_DONE };
 
@@ -306,58 +304,6 @@ static void unwatch(struct lazy_block *block)
 	ram_block_end_reserving(block->block);
 }
 
-/*
- * What of [@offset, @offset + @size) of the region is plugged. A read section keeps an unplug from
- * giving back meanwhile what would be taken here. What is being plugged at this very moment may have
- * been reserved before and be marked after: then its first touches take it.
- */
-static int take_plugged(struct ram_lazy *lazy, const struct memory_region *region, uint64_t offset,
-			uint64_t size)
-{
-	int token = memory_read_begin(lazy->map);
-	int result = 0;
-
-	if (memory_region_all_plugged(region, offset, size))
-		result = ram_block_take_rest(region->block, region->block_offset + offset, size);
-	memory_read_end(lazy->map, token);
-	return result;
-}
-
-static int take_region(struct ram_lazy *lazy, const struct memory_region *region)
-{
-	uint64_t unit = region->unit ? MIN(region->unit, PIECE) : PIECE;
-	int result = 0;
-
-	for (uint64_t at = 0; at < region->size && !result && !stopping(lazy); at += PIECE) {
-		uint64_t end = MIN(at + PIECE, region->size);
-
-		if (memory_region_all_plugged(region, at, end - at)) {
-			result = take_plugged(lazy, region, at, end - at);
-			continue;
-		}
-		if (!memory_region_any_plugged(region, at, end - at))
-			continue;
-		for (uint64_t part = at; part < end && !result; part += unit)
-			result = take_plugged(lazy, region, part, MIN(unit, end - part));
-	}
-	return result;
-}
-
-static void take_rest(struct ram_lazy *lazy)
-{
-	struct memory_region *region = memory_map_first(lazy->map);
-
-	for (; region && !stopping(lazy); region = region->next) {
-		int result = take_region(lazy, region);
-
-		if (result < 0)
-			log_warning(
-			    "memory '%s': the host has no room for pages that the guest "
-			    "has not used yet (%s): it may fail when it uses them; make room",
-			    region->block->name, strerror(-result));
-	}
-}
-
 /* On the last channel. Units that others have taken are still on their way. */
 static void finish(struct ram_lazy *lazy)
 {
@@ -372,7 +318,7 @@ static void finish(struct ram_lazy *lazy)
 		return;
 	for (uint32_t i = 0; i < lazy->block_count; i++)
 		unwatch(&lazy->blocks[i]);
-	take_rest(lazy);
+	ram_rest_take(lazy->map, &lazy->stopping);
 	if (!stopping(lazy))
 		lazy->ops->completed(lazy->context);
 }

@@ -28,6 +28,7 @@ struct error *receive_channel_init(struct receive_channel *channel,
 				   struct migration_receiver *receiver, uint32_t index)
 {
 	channel->receiver = receiver;
+	channel->index = index;
 	channel->transport = migration_link_data(receiver->link, index);
 	channel->requested = index >= receiver->barrier_count;
 	channel->ahead = malloc(AHEAD_SIZE);
@@ -139,7 +140,8 @@ static struct error *check_pages(const struct receive_channel *channel,
 		    (unsigned long long)first, table->blocks[record->ram.block].block->name,
 		    (unsigned long long)pages);
 	FOR_EACH_WINDOW_RUN (run, all)
-		if (!ram_table_plugged(table, record->ram.block, first + run.first, run.count))
+		if (!channel->placing &&
+		    !ram_table_plugged(table, record->ram.block, first + run.first, run.count))
 			return error_new(EBADMSG,
 					 "pages from %llu on of block '%s' are not plugged",
 					 (unsigned long long)(first + run.first),
@@ -173,6 +175,19 @@ static void mark_filled(const struct receive_channel *channel, const struct wire
 			__atomic_fetch_or(&filled[i], record->ram.content[i], __ATOMIC_RELAXED);
 }
 
+/* @bytes: of all the run's pages, or NULL for zeros. */
+static struct error *place_run(const struct receive_channel *channel,
+			       const struct wire_record *record, struct ram_window_run run,
+			       const void *bytes)
+{
+	struct migration_receiver *receiver = channel->receiver;
+
+	return error_prefix(
+	    receiver->ops->place(receiver->context, channel->index, record->ram.block,
+				 record->ram.first_page + run.first, run.count, bytes),
+	    "%s", transport_name(channel->transport));
+}
+
 static struct error *put_zeros(const struct receive_channel *channel,
 			       const struct wire_record *record, uint8_t *host)
 {
@@ -181,10 +196,8 @@ static struct error *put_zeros(const struct receive_channel *channel,
 
 	FOR_EACH_WINDOW_RUN (run, record->ram.zero) {
 		__atomic_fetch_add(&receiver->received.zero_pages, run.count, __ATOMIC_RELAXED);
-		if (receiver->placing) {
-			TRY(receiver->ops->place(receiver->context, record->ram.block,
-						 record->ram.first_page + run.first, run.count,
-						 NULL));
+		if (channel->placing) {
+			TRY(place_run(channel, record, run, NULL));
 			continue;
 		}
 		/* What nothing was put into is zeros, and is not to be touched for that. */
@@ -212,16 +225,13 @@ static struct error *write_pages(const struct receive_channel *channel,
 static struct error *put_content(const struct receive_channel *channel,
 				 const struct wire_record *record, uint8_t *host, bool first)
 {
-	struct migration_receiver *receiver = channel->receiver;
 	const uint8_t *content = channel->content;
 
 	FOR_EACH_WINDOW_RUN (run, record->ram.content) {
 		size_t size = (size_t)run.count * WIRE_PAGE;
 
-		if (receiver->placing)
-			TRY(receiver->ops->place(receiver->context, record->ram.block,
-						 record->ram.first_page + run.first, run.count,
-						 content));
+		if (channel->placing)
+			TRY(place_run(channel, record, run, content));
 		else if (first)
 			TRY(write_pages(channel, record, run.first, content, size));
 		else
@@ -250,7 +260,7 @@ static struct error *decompress(struct receive_channel *channel, const struct wi
 				uint8_t *host, bool first)
 {
 	struct ram_window_run run = ram_window_run(record->ram.content, 0);
-	bool direct = run.count == record->ram.pages && !channel->receiver->placing && !first;
+	bool direct = run.count == record->ram.pages && !channel->placing && !first;
 	size_t wanted = (size_t)record->ram.pages * WIRE_PAGE, size;
 	uint8_t *to = direct ? host + (size_t)run.first * WIRE_PAGE : channel->content;
 
@@ -275,7 +285,7 @@ static struct error *receive_content(struct receive_channel *channel,
 
 	if (record->flags & WIRE_RAM_ZSTD)
 		return decompress(channel, record, host, first);
-	if (channel->receiver->placing) {
+	if (channel->placing) {
 		TRY(take_bytes(channel, channel->content, record->length));
 		return put_content(channel, record, host, first);
 	}
@@ -294,13 +304,17 @@ static struct error *receive_pages(struct receive_channel *channel,
 	bool first = false;
 	uint8_t *host;
 
+	channel->placing = __atomic_load_n(&receiver->placing, __ATOMIC_ACQUIRE);
+	if (channel->requested && receiver->ops->place && !channel->placing)
+		return error_new(EBADMSG, "%s: pages that nobody can have asked for",
+				 transport_name(channel->transport));
 	TRY(error_prefix(check_pages(channel, record), "%s", transport_name(channel->transport)));
 	host = receiver->table.blocks[record->ram.block].block->host +
 	       record->ram.first_page * WIRE_PAGE;
 	TRY(put_zeros(channel, record, host));
 	if (!record->ram.pages)
 		return NULL;
-	if (!receiver->placing) {
+	if (!channel->placing) {
 		first = is_first(channel, record);
 		mark_filled(channel, record);
 	}

@@ -249,7 +249,8 @@ void migration_receiver_stop(struct migration_receiver *receiver)
 
 void migration_receiver_set_placing(struct migration_receiver *receiver, bool on)
 {
-	receiver->placing = on && receiver->ops->place;
+	/* The connection for requested pages waits at no barrier. */
+	__atomic_store_n(&receiver->placing, on && receiver->ops->place, __ATOMIC_RELEASE);
 }
 
 void migration_receiver_forget(struct migration_receiver *receiver, uint32_t block, uint64_t first,

@@ -40,11 +40,13 @@ struct migration_receiver_ops {
 	/* Each device has had its last chunk; once. NULL: nobody wants to know. */
 	void (*all_loaded)(void *context);
 	/*
-	 * Puts @count pages from @first on of @block into memory, at once for who waits there; @bytes
-	 * is NULL for zeros. NULL: memory is the receiver's, and content goes straight there.
+	 * Puts @count pages from @first on of @block, inside it, into memory, at once for who waits
+	 * there; @bytes is NULL for zeros. Whether they are plugged is for this to say. They came over
+	 * @connection, the last of which is the one for requested pages: one call at a time for each.
+	 * NULL: memory is the receiver's, and content goes straight there.
 	 */
-	struct error *(*place)(void *context, uint32_t block, uint64_t first, uint64_t count,
-			       const void *bytes);
+	struct error *(*place)(void *context, uint32_t connection, uint32_t block, uint64_t first,
+			       uint64_t count, const void *bytes);
 	/*
 	 * It is over; once: all connections came to their end and all devices are loaded, or @error,
 	 * borrowed. Not to be answered by destroying it, from this thread.
@@ -82,7 +84,7 @@ void migration_receiver_stop(struct migration_receiver *receiver);
 
 /*
  * From the next record on, content goes to ops->place (@on) or straight into memory. From round_ended,
- * or before the start.
+ * or before the start. Before it is on, nothing may come over the connection for requested pages.
  */
 void migration_receiver_set_placing(struct migration_receiver *receiver, bool on);
 /* [first, first + count) pages of @block are zeros again: they were discarded. From round_ended. */

@@ -18,8 +18,10 @@
 
 struct receive_channel {
 	struct migration_receiver *receiver;
+	uint32_t index;
 	struct transport *transport;
 	struct worker_job job;
+	bool placing;	/* the receiver's, for the present record */
 	bool requested; /* the connection for requested pages: it has no barriers */
 	uint8_t *ahead; /* AHEAD_SIZE; of which [start, end) is not used yet */
 	size_t start, end;
@@ -60,7 +62,7 @@ struct migration_receiver {
 	bool *written; /* of each block: ram_place_is_written */
 	const struct migration_receiver_ops *ops;
 	void *context;
-	bool placing;
+	bool placing; /* atomic */
 	struct worker_pool *workers;
 	uint32_t channel_count, barrier_count; /* all connections; those with barriers */
 	struct receive_channel *channels;

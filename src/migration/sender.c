@@ -13,6 +13,7 @@
 
 #include "base/bitmap.h"
 #include "base/checked.h"
+#include "memory/dirty_log.h"
 #include "migration/sender_private.h"
 
 /* A read section is not kept longer, or memory could not be unplugged meanwhile. */
@@ -63,11 +64,85 @@ void migration_sender_cancel(struct migration_sender *sender)
 
 /* --- Rounds ------------------------------------------------------------------------------------ */
 
-static struct error *send_piece(struct send_channel *channel, uint32_t block, uint64_t piece)
+/*
+ * Where writes are logged: what is about to be read is seen when it is written again. Not before, so
+ * that what is written again and again until then costs the guest nothing.
+ */
+static struct error *before_copy(const struct migration_sender *sender, uint32_t block,
+				 uint64_t first, uint64_t end)
+{
+	struct dirty_log *log = memory_map_dirty_log(sender->table.map);
+	const uint64_t *pending = sender->pending[block];
+	uint64_t any = 0;
+
+	if (!dirty_log_is_on(log))
+		return NULL;
+	for (uint64_t word = first / 64; word < bitmap_words(end); word++)
+		any |= __atomic_load_n(&pending[word], __ATOMIC_RELAXED);
+	if (!any)
+		return NULL;
+	return dirty_log_before_copy(log, sender->table.blocks[block].block, first, end - first);
+}
+
+/* Pages of @block that are to be kept together: 1, unless pages of the host are larger. */
+static uint64_t whole_pages(const struct migration_sender *sender, uint32_t block)
+{
+	return sender->whole ? sender->table.blocks[block].block->page_size / WIRE_PAGE : 1;
+}
+
+static uint64_t piece_pages(const struct migration_sender *sender, uint32_t block)
+{
+	return MAX(whole_pages(sender, block), (uint64_t)PIECE_PAGES);
+}
+
+static void cut_pieces(struct migration_sender *sender)
+{
+	uint64_t total = 0;
+
+	for (uint32_t i = 0; i < sender->table.count; i++) {
+		uint64_t size = piece_pages(sender, i);
+
+		sender->first_piece[i] = total;
+		total += (sender->table.blocks[i].pages + size - 1) / size;
+	}
+	sender->first_piece[sender->table.count] = total;
+}
+
+/*
+ * @channel is about to send all that is pending of the page of the host that begins with @page. False:
+ * another one is.
+ */
+static bool claim(struct send_channel *channel, uint32_t block, uint64_t page)
+{
+	struct migration_sender *sender = channel->sender;
+	bool mine = true;
+
+	pthread_mutex_lock(&sender->lock);
+	for (uint32_t i = 0; i <= sender->channel_count && sender->channels[i]; i++)
+		if (sender->channels[i]->claims && sender->channels[i]->claimed_block == block &&
+		    sender->channels[i]->claimed_page == page)
+			mine = false;
+	if (mine) {
+		channel->claims = true;
+		channel->claimed_block = block;
+		channel->claimed_page = page;
+	}
+	pthread_mutex_unlock(&sender->lock);
+	return mine;
+}
+
+static void let_go(struct send_channel *channel)
+{
+	pthread_mutex_lock(&channel->sender->lock);
+	channel->claims = false;
+	pthread_mutex_unlock(&channel->sender->lock);
+}
+
+static struct error *send_windows(struct send_channel *channel, uint32_t block, uint64_t first,
+				  uint64_t end)
 {
 	struct migration_sender *sender = channel->sender;
 	uint64_t pages = sender->table.blocks[block].pages;
-	uint64_t first = piece * PIECE_PAGES, end = MIN(first + PIECE_PAGES, pages);
 	uint64_t words[WIRE_WINDOW_WORDS];
 
 	for (; first < end; first += WIRE_WINDOW_PAGES) {
@@ -76,6 +151,27 @@ static struct error *send_piece(struct send_channel *channel, uint32_t block, ui
 		TRY(send_channel_add(channel, block, first, words, sender->fresh));
 		if (!channel->parts)
 			send_channel_give_way(channel);
+	}
+	return NULL;
+}
+
+static struct error *send_piece(struct send_channel *channel, uint32_t block, uint64_t piece)
+{
+	struct migration_sender *sender = channel->sender;
+	uint64_t whole = whole_pages(sender, block), size = piece_pages(sender, block);
+	uint64_t first = piece * size, end = MIN(first + size, sender->table.blocks[block].pages);
+
+	TRY(before_copy(sender, block, first, end));
+	if (whole <= WIRE_WINDOW_PAGES)
+		return send_windows(channel, block, first, end);
+	for (; first < end; first += whole) {
+		struct error *error;
+
+		if (!claim(channel, block, first))
+			continue;
+		error = send_windows(channel, block, first, first + whole);
+		let_go(channel);
+		TRY(error);
 	}
 	return NULL;
 }
@@ -133,6 +229,12 @@ struct error *migration_sender_round(struct migration_sender *sender, uint64_t *
 	return sender_check(sender);
 }
 
+void migration_sender_keep_whole(struct migration_sender *sender)
+{
+	sender->whole = true;
+	cut_pieces(sender);
+}
+
 void migration_sender_interrupt(struct migration_sender *sender)
 {
 	__atomic_store_n(&sender->interrupted, true, __ATOMIC_RELAXED);
@@ -173,8 +275,8 @@ struct error *migration_sender_finish(struct migration_sender *sender)
 	return send_to_all(sender, sender->channel_count + requested, &record);
 }
 
-static struct error *send_requested(struct send_channel *channel, uint32_t block, uint64_t first,
-				    uint64_t count, uint64_t *pending)
+static struct error *add_requested(struct send_channel *channel, uint32_t block, uint64_t first,
+				   uint64_t count, uint64_t *pending)
 {
 	uint64_t end = first + count;
 
@@ -196,6 +298,27 @@ static struct error *send_requested(struct send_channel *channel, uint32_t block
 		}
 		if (any)
 			TRY(send_channel_add(channel, block, window, words, false));
+	}
+	return NULL;
+}
+
+static struct error *send_requested(struct send_channel *channel, uint32_t block, uint64_t first,
+				    uint64_t count, uint64_t *pending)
+{
+	uint64_t whole = whole_pages(channel->sender, block);
+
+	if (whole <= WIRE_WINDOW_PAGES) {
+		TRY(add_requested(channel, block, first, count, pending));
+		return send_channel_flush(channel);
+	}
+	for (uint64_t page = align_down(first, whole); page < first + count; page += whole) {
+		struct error *error;
+
+		if (!claim(channel, block, page))
+			continue;
+		error = add_requested(channel, block, page, whole, pending);
+		let_go(channel);
+		TRY(error);
 	}
 	return send_channel_flush(channel);
 }
@@ -248,21 +371,6 @@ static struct error *create_channels(struct migration_sender *sender,
 	return NULL;
 }
 
-static struct error *cut_pieces(struct migration_sender *sender)
-{
-	uint64_t total = 0;
-
-	sender->first_piece = calloc(sender->table.count + 1, sizeof(uint64_t));
-	if (!sender->first_piece)
-		return error_system(ENOMEM, "a migration");
-	for (uint32_t i = 0; i < sender->table.count; i++) {
-		sender->first_piece[i] = total;
-		total += (sender->table.blocks[i].pages + PIECE_PAGES - 1) / PIECE_PAGES;
-	}
-	sender->first_piece[sender->table.count] = total;
-	return NULL;
-}
-
 struct error *migration_sender_create(struct migration_link *link, struct memory_map *map,
 				      const struct migration_sender_options *options,
 				      struct migration_sender **result)
@@ -276,7 +384,10 @@ struct error *migration_sender_create(struct migration_link *link, struct memory
 	sender->link = link;
 	sender->channel_count = migration_link_channels(link);
 	TRY(ram_table_init(&sender->table, map));
-	TRY(cut_pieces(sender));
+	sender->first_piece = calloc(sender->table.count + 1, sizeof(uint64_t));
+	if (!sender->first_piece)
+		return error_system(ENOMEM, "a migration");
+	cut_pieces(sender);
 	TRY(bandwidth_create(options->bandwidth, &sender->bandwidth));
 	sender->device_count = options->devices;
 	sender->devices = calloc(options->devices + 1, sizeof(*sender->devices));

@@ -74,9 +74,15 @@ struct error *migration_sender_end_round(struct migration_sender *sender,
 					 uint64_t *round) MUST_CHECK;
 
 /*
+ * From now on all pending pages of a page of the host, where those are larger, go over one connection,
+ * one behind another: the other end has to have all of it before it can use any. Between rounds.
+ */
+void migration_sender_keep_whole(struct migration_sender *sender);
+/*
  * Sends those of [first, first + count) pages of @block whose bits are set in @pending, as above, over
  * the connection for requested pages. The range comes from the peer: one that is not in the block is
- * an error. One thread at a time.
+ * an error. What is kept whole is sent whole, unless another connection is about to send it. One
+ * thread at a time.
  */
 struct error *migration_sender_pages(struct migration_sender *sender, uint32_t block,
 				     uint64_t first, uint64_t count, uint64_t *pending) MUST_CHECK;

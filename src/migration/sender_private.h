@@ -32,6 +32,9 @@ struct send_channel {
 	bool unlimited;	      /* not held up by the limit of bandwidth */
 	pthread_mutex_t lock; /* guards the connection and all that follows */
 	uint32_t waiting;     /* atomic: others who want the lock */
+	bool claims;	      /* a page of the host, which others leave alone; the sender's lock */
+	uint32_t claimed_block;
+	uint64_t claimed_page; /* its first */
 	struct ram_presence *presence;
 	struct compressor *compressor; /* NULL: not wanted */
 	int section;		       /* a read section while there are parts; -1: none */
@@ -61,6 +64,7 @@ struct migration_sender {
 
 	uint64_t *const *pending; /* of the round that runs */
 	bool fresh;
+	bool whole;	     /* migration_sender_keep_whole */
 	uint64_t next_piece; /* atomic */
 	bool interrupted;    /* atomic */
 	uint32_t turn;	     /* atomic; which connection the next chunk tries first */

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A transfer that is under way allocates nothing, on either end: not for pages, in whatever rounds, not
- * for zstd, not for chunks of device state, requested pages or credit. This program's malloc counts.
+ * for zstd, not for chunks of device state, requested pages or credit, not in post-copy. This program's malloc counts.
  */
-#include "migration_pair.h"
-
-#include <pthread.h>
+#include "postcopy_pair.h"
 
 #define DEVICES 2
 
@@ -182,6 +180,35 @@ static void test_transfer_with_zstd_allocates_nothing(void **unused)
 	check(true);
 }
 
+/* Faults, requests, pages that come because of them and others; a discard. */
+static void test_postcopy_allocates_nothing(void **unused)
+{
+	struct move move;
+
+	if (!COUNTED)
+		skip();
+	move_create(&move, 2);
+	move_write(&move.here, 1);
+	move_mark_all(&move.here);
+	move_switch(&move);
+	/* Each thread has begun. */
+	for (uint64_t page = 0; page < 50; page++)
+		assert_true(move_is_same(&move, 0, page));
+	allocations = 0;
+	__atomic_store_n(&counting, true, __ATOMIC_RELEASE);
+	for (uint64_t page = 50; page < 600; page++)
+		assert_true(move_is_same(&move, page % 2, page));
+	assert_int_equal(ram_block_discard(move.there.blocks[1], 0, 40 * PAIR_PAGE), 0);
+	move_stream(&move);
+	for (uint64_t page = 2050; page > 600; page -= 3)
+		assert_true(move_is_same(&move, page % 2, page));
+	move_wait(&move);
+	__atomic_store_n(&counting, false, __ATOMIC_RELEASE);
+	assert_int_equal(allocations, 0);
+	move_finish(&move);
+	move_destroy(&move);
+}
+
 /* Or the others would show nothing. */
 static void test_allocations_are_counted(void **unused)
 {
@@ -203,6 +230,7 @@ int main(void)
 	    cmocka_unit_test(test_allocations_are_counted),
 	    cmocka_unit_test(test_transfer_allocates_nothing),
 	    cmocka_unit_test(test_transfer_with_zstd_allocates_nothing),
+	    cmocka_unit_test(test_postcopy_allocates_nothing),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -34,8 +34,8 @@ static struct error *load(void *context, uint32_t device, const void *bytes, siz
 	return NULL;
 }
 
-static struct error *place(void *context, uint32_t block, uint64_t first, uint64_t count,
-			   const void *bytes)
+static struct error *place(void *context, uint32_t connection, uint32_t block, uint64_t first,
+			   uint64_t count, const void *bytes)
 {
 	struct transfer *transfer = context;
 	uint8_t *to = pair_page(&transfer->there, (int)block, first);
