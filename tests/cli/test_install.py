@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What `make install` puts where: the program, its manual and its completion, the library of snapshots, and nothing else
+"""What `make install` puts where: the program, its manual and its completion, the libraries, and nothing else
 (docs/libraries.md)."""
 
 import os
@@ -21,5 +21,6 @@ def test_program_manual_and_completion_are_installed(tmp_path):
     assert completion.name == "godwit"
     library = {path.name for path in files if path.suffix in (".h", ".pc") or ".so." in path.name}
     assert {name for name in library if not name.endswith(".so.1")} == {
-        "snapshot.h", "godwit-snapshot.pc", "libgodwit-snapshot.so.1.0.0"}
-    assert len(files) == len(pages) + 2 + len(library) + 1  # .so, a link
+        "snapshot.h", "godwit-snapshot.pc", "libgodwit-snapshot.so.1.0.0",
+        "vhost_user.h", "godwit-vhost-user.pc", "libgodwit-vhost-user.so.1.0.0"}
+    assert len(files) == len(pages) + 2 + len(library) + 2  # .so, links

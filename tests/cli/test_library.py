@@ -248,7 +248,7 @@ def test_example_of_the_documentation_runs(snap, chain, tmp_path):
     said = subprocess.run(["pkg-config", "--cflags", "--libs", "godwit-snapshot"], check=True, capture_output=True, text=True,
                           env=dict(os.environ, PKG_CONFIG_PATH=str(description.parent),
                                    PKG_CONFIG_SYSROOT_DIR=str(destination))).stdout
-    text = (REPOSITORY / "docs/libraries.md").read_text()
+    text = (REPOSITORY / "docs/libraries.md").read_text().split("\n## libgodwit-snapshot\n")[1].split("\n## ")[0]
     source, = re.findall(r"^```c\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     (tmp_path / "look.c").write_text(source)
     command, = re.findall(r"^cc (.*) \$\(pkg-config --cflags --libs godwit-snapshot\)$", text, re.MULTILINE)
