@@ -259,6 +259,21 @@ static void destroy(struct virtio_device *device)
 	free(blk);
 }
 
+static struct error *sync_disk(struct virtio_device *device)
+{
+	return blk_file_sync(&blk_of(device)->disk.file);
+}
+
+static void release(struct virtio_device *device)
+{
+	blk_file_unlock(&blk_of(device)->disk.file);
+}
+
+static struct error *take_over(struct virtio_device *device)
+{
+	return blk_file_lock(&blk_of(device)->disk.file);
+}
+
 static const struct virtio_device_ops blk_ops = {
     .type = "virtio-blk",
     .id = VIRTIO_ID_BLOCK,
@@ -272,6 +287,9 @@ static const struct virtio_device_ops blk_ops = {
     .reset = reset,
     .quiesce = quiesce,
     .resume = resume,
+    .sync = sync_disk,
+    .release = release,
+    .take_over = take_over,
     .describe = describe,
     .destroy = destroy,
 };
@@ -396,7 +414,7 @@ static struct error *create(struct virtio_blk *blk, const struct blk_options *op
 	return create_queues(blk);
 }
 
-struct error *virtio_blk_create(const char *text, struct virtio_device **device)
+static struct error *create_from(const char *text, bool lock_later, struct virtio_device **device)
 {
 	AUTO_OPTIONS struct options *options = NULL;
 	struct blk_options parsed;
@@ -405,6 +423,7 @@ struct error *virtio_blk_create(const char *text, struct virtio_device **device)
 
 	TRY(options_parse(text, "path", &options));
 	TRY(take_options(options, &parsed));
+	parsed.file.later = lock_later;
 	blk = calloc(1, sizeof(*blk));
 	if (!blk)
 		return error_system(ENOMEM, "disk '%s'", parsed.file.path);
@@ -416,4 +435,14 @@ struct error *virtio_blk_create(const char *text, struct virtio_device **device)
 	}
 	*device = &blk->device;
 	return NULL;
+}
+
+struct error *virtio_blk_create(const char *text, struct virtio_device **device)
+{
+	return create_from(text, false, device);
+}
+
+struct error *virtio_blk_create_unlocked(const char *text, struct virtio_device **device)
+{
+	return create_from(text, true, device);
 }

@@ -21,5 +21,8 @@
  * Errors: what the user got wrong, a file that cannot be opened, locked or used so, no io_uring.
  */
 struct error *virtio_blk_create(const char *text, struct virtio_device **device) MUST_CHECK;
+/* The same without the lock, which virtio_device_take_over takes: another process has it still. */
+struct error *virtio_blk_create_unlocked(const char *text,
+					 struct virtio_device **device) MUST_CHECK;
 
 #endif

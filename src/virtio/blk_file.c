@@ -48,14 +48,14 @@ static struct error *open_file(struct blk_file *file)
  * A lock of the open file description, so that it also keeps out a second --disk of this process
  * and ends with the descriptor. Exclusive for a writer, shared among readers.
  */
-static struct error *lock_file(const struct blk_file *file)
+struct error *blk_file_lock(const struct blk_file *file)
 {
 	struct flock lock = {
 	    .l_type = file->readonly ? F_RDLCK : F_WRLCK,
 	    .l_whence = SEEK_SET,
 	};
 
-	if (fcntl(file->fd, F_OFD_SETLK, &lock) == 0)
+	if (!file->lock || fcntl(file->fd, F_OFD_SETLK, &lock) == 0)
 		return NULL;
 	if (errno == EAGAIN || errno == EACCES)
 		return error_new(
@@ -166,13 +166,14 @@ struct error *blk_file_open(struct blk_file *file, const struct blk_file_options
 	    .fd = -1,
 	    .readonly = options->readonly,
 	    .direct = options->direct,
+	    .lock = options->lock,
 	    .memory_alignment = 1,
 	};
 	if (!file->path)
 		return error_system(ENOMEM, "disk '%s'", options->path);
 	TRY(open_file(file));
-	if (options->lock)
-		TRY(lock_file(file));
+	if (!options->later)
+		TRY(blk_file_lock(file));
 	if (fstat(file->fd, &status) < 0)
 		return error_system(errno, "disk '%s'", file->path);
 	file->block_device = S_ISBLK(status.st_mode);
@@ -191,6 +192,22 @@ struct error *blk_file_open(struct blk_file *file, const struct blk_file_options
 				 file->path, file->size, file->block_size);
 	file->sectors = file->size / BLK_SECTOR + !!(file->size % BLK_SECTOR);
 	return NULL;
+}
+
+void blk_file_unlock(const struct blk_file *file)
+{
+	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+	if (file->lock)
+		fcntl(file->fd, F_OFD_SETLK, &lock);
+}
+
+struct error *blk_file_sync(const struct blk_file *file)
+{
+	if (file->readonly || fdatasync(file->fd) == 0)
+		return NULL;
+	return error_system(errno, "disk '%s': what the guest wrote cannot be made durable",
+			    file->path);
 }
 
 void blk_file_close(struct blk_file *file)

@@ -22,12 +22,14 @@ struct blk_file_options {
 	bool readonly;
 	bool direct; /* O_DIRECT: past the host's page cache */
 	bool lock;   /* refuse a file that another process uses in a way that conflicts */
+	bool later;  /* not yet: blk_file_lock does when it is asked to */
 };
 
 struct blk_file {
 	char *path;
 	int fd;
 	bool readonly, direct, block_device;
+	bool lock;     /* as in the options */
 	uint64_t size; /* bytes */
 	uint64_t
 	    sectors; /* of BLK_SECTOR; the last may reach past the end and reads as zeros there */
@@ -42,6 +44,11 @@ struct blk_file {
  * path. */
 struct error *blk_file_open(struct blk_file *file,
 			    const struct blk_file_options *options) MUST_CHECK;
+/* Takes the lock that the options asked for, or gives it back. Idempotent. */
+struct error *blk_file_lock(const struct blk_file *file) MUST_CHECK;
+void blk_file_unlock(const struct blk_file *file);
+/* Everything that was written is on the storage. */
+struct error *blk_file_sync(const struct blk_file *file) MUST_CHECK;
 /* Releases the lock with the descriptor. */
 void blk_file_close(struct blk_file *file);
 

@@ -432,6 +432,40 @@ static void mem_resume(struct virtio_device *device)
 		virtio_device_config_changed(device);
 }
 
+/*
+ * What was plugged ahead of the state, by a migration that brought the content, and is none of
+ * @plugged any more.
+ */
+static void unplug_others(struct virtio_mem *mem, const uint64_t *plugged, struct state *state)
+{
+	struct memory_region *region = mem->region;
+	size_t blocks = region->size / mem->block_size, block = 0;
+
+	while ((block = bitmap_next_set(region->plugged, block, blocks)) < blocks) {
+		if (!bitmap_test(plugged, block) &&
+		    memory_region_unplug(mem->device.map, region, block * mem->block_size,
+					 mem->block_size)) {
+			state_fail(state, error_new(EBUSY, "elastic memory '%s' is in use",
+						    mem->device.id));
+			return;
+		}
+		block++;
+	}
+}
+
+/* Takes out of @plugged, and counts, what is plugged already. */
+static void count_plugged(struct virtio_mem *mem, uint64_t *plugged)
+{
+	size_t blocks = mem->region->size / mem->block_size;
+	uint64_t size = bitmap_count_range(mem->region->plugged, 0, blocks) * mem->block_size;
+
+	for (size_t i = 0; i < bitmap_words(blocks); i++)
+		plugged[i] &= ~mem->region->plugged[i];
+	pthread_mutex_lock(&mem->lock);
+	mem->plugged += size;
+	pthread_mutex_unlock(&mem->lock);
+}
+
 /* Plugs the blocks of @plugged, which is read from a state. */
 static void plug_loaded(struct virtio_mem *mem, const uint64_t *plugged, struct state *state)
 {
@@ -489,7 +523,7 @@ static void sizes_state(struct virtio_mem *mem, struct state *state)
 
 /*
  * The blocks that are plugged, and plugged they are when this has loaded them: memory's content is
- * loaded after it.
+ * loaded after it, or has come before into blocks that were plugged for it.
  */
 static void mem_state(struct virtio_device *device, struct state *state)
 {
@@ -517,6 +551,10 @@ static void mem_state(struct virtio_device *device, struct state *state)
 			 bitmap_next_set(plugged, mem->usable / mem->block_size, blocks) == blocks,
 			 "plugged", "has blocks outside of the usable part"))
 		return;
+	unplug_others(mem, plugged, state);
+	if (state_failed(state))
+		return;
+	count_plugged(mem, plugged);
 	plug_loaded(mem, plugged, state);
 	pthread_mutex_lock(&mem->lock);
 	mem->driver = device->active;

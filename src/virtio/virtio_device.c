@@ -300,6 +300,62 @@ void virtio_device_resume(struct virtio_device *device)
 	event_loop_call(device->loop, resume_on_loop, &request);
 }
 
+/* --- What only one process may hold ------------------------------------------------------------ */
+
+struct hand_request {
+	struct virtio_device *device;
+	struct error *error;
+};
+
+static void sync_on_loop(void *context)
+{
+	struct hand_request *request = context;
+
+	request->error = request->device->ops->sync(request->device);
+}
+
+static void release_on_loop(void *context)
+{
+	struct hand_request *request = context;
+
+	request->device->ops->release(request->device);
+}
+
+static void take_over_on_loop(void *context)
+{
+	struct hand_request *request = context;
+
+	request->error = request->device->ops->take_over(request->device);
+}
+
+struct error *virtio_device_sync(struct virtio_device *device)
+{
+	struct hand_request request = {.device = device};
+
+	if (device->ops->sync)
+		event_loop_call(device->loop, sync_on_loop, &request);
+	return request.error;
+}
+
+void virtio_device_release(struct virtio_device *device)
+{
+	struct hand_request request = {.device = device};
+
+	if (device->ops->release)
+		event_loop_call(device->loop, release_on_loop, &request);
+}
+
+struct error *virtio_device_take_over(struct virtio_device *device)
+{
+	struct hand_request request = {.device = device};
+
+	if (device->ops->take_over)
+		event_loop_call(device->loop, take_over_on_loop, &request);
+	return request.error;
+}
+
+/* --- Bus mastering, reports -------------------------------------------------------------------- */
+
 static void take_up_again(struct virtio_device *device)
 {
 	struct loop_request request = {.device = device, .reason = VIRTIO_QUIESCE_ABANDONED};

@@ -85,6 +85,15 @@ struct virtio_device_ops {
 	 */
 	void (*quiesce)(struct virtio_device *device);
 	void (*resume)(struct virtio_device *device);
+	/*
+	 * For a machine that moves to another process, while quiesced; NULL: there is nothing of the kind.
+	 * sync: what the guest has written is where whoever opens the same storage finds it. release:
+	 * gives back what only one process may hold (the lock of a disk); take_over: takes it, again
+	 * or, after a constructor that was told to leave it, for the first time.
+	 */
+	struct error *(*sync)(struct virtio_device *device);
+	void (*release)(struct virtio_device *device);
+	struct error *(*take_over)(struct virtio_device *device);
 	/* Adds device-specific facts to a report for `query-virtio`. NULL: none. */
 	void (*describe)(struct virtio_device *device, json_t *object);
 	void (*destroy)(struct virtio_device *device);
@@ -205,6 +214,10 @@ void virtio_device_set_bus_master(struct virtio_device *device, bool enable);
 /* For the machine: from its thread; idempotent; done on the device's loop when they return. */
 void virtio_device_quiesce(struct virtio_device *device);
 void virtio_device_resume(struct virtio_device *device);
+/* The operations of these names, on the device's loop; from any other thread, while quiesced. */
+struct error *virtio_device_sync(struct virtio_device *device) MUST_CHECK;
+void virtio_device_release(struct virtio_device *device);
+struct error *virtio_device_take_over(struct virtio_device *device) MUST_CHECK;
 /*
  * The state of the device, its queues, and its transport as the part "ID/TYPE" of a machine. The
  * visit may run on any thread but the device's. The device is quiesced; a load is into one that no
