@@ -152,6 +152,11 @@ void migration_link_cancel(struct migration_link *link)
 	pthread_mutex_unlock(&link->lock);
 }
 
+void migration_link_set_timeout(struct migration_link *link, uint32_t ms)
+{
+	transport_set_timeout(link->main, ms);
+}
+
 /* --- What it is -------------------------------------------------------------------------------- */
 
 const char *migration_link_address(const struct migration_link *link)

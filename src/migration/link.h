@@ -67,6 +67,12 @@ struct error *migration_link_accept(struct migration_link *link) MUST_CHECK;
 /* Makes all of these fail, and everything that uses a connection, now and from now on. */
 void migration_link_cancel(struct migration_link *link);
 
+/*
+ * From now on each wait of migration_link_send and _receive for the other end is at most @ms long; 0:
+ * for ever, as at first.
+ */
+void migration_link_set_timeout(struct migration_link *link, uint32_t ms);
+
 /* After connect or accept. */
 enum migration_side migration_link_side(const struct migration_link *link);
 const uint8_t *migration_link_session(const struct migration_link *link);
