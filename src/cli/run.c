@@ -2,6 +2,7 @@
 /* `godwit run`: one process is one VM. */
 #include "cli/command.h"
 #include "cli/command_table.h"
+#include "cli/incoming.h"
 #include "cli/run_options.h"
 #include "cli/vm_process.h"
 
@@ -22,6 +23,10 @@ static struct error *run_vm(const struct cli_arguments *arguments, int *status)
 	};
 	struct error *error;
 
+	if (cli_has(arguments, "incoming"))
+		return incoming_run(arguments, status);
+	if (cli_has(arguments, "tls"))
+		return error_usage("--tls is for --incoming: give both or neither");
 	if (!config)
 		return error_system(ENOMEM, "configuration");
 	error = run_options_log_level(arguments, &plan.log_level);
@@ -39,7 +44,8 @@ const struct cli_command cli_run = {
     .summary = "Run a virtual machine",
     .description =
 	"The VM lives as long as this process. SIGTERM and SIGINT press its power button, a\n"
-	"second one ends it. On a terminal (tty) Ctrl-A x ends it.",
+	"second one ends it. On a terminal (tty) Ctrl-A x ends it. With --incoming the VM is one\n"
+	"that runs on another host and moves here.",
     .options = run_options,
     .run = run_vm,
 };

@@ -51,6 +51,12 @@ const struct cli_option run_options[] = {
     {"paused", CLI_FLAG, NULL, "do not start the guest yet; 'godwit resume' does"},
     {"numa-distance", CLI_REQUIRED, "A,B,N", "distance from node A to B, 10 to 254 (default: 20)"},
     {"slots", CLI_REQUIRED, "N", "use at most N of KVM's memory slots"},
+    {"incoming", CLI_REQUIRED, "URI",
+     "wait for a VM that 'godwit migrate' sends:\n"
+     "tcp:HOST:PORT, unix:PATH, vsock:CID:PORT,\n"
+     "fd:N[+N…] or exec:COMMAND; of the others only\n"
+     "what belongs to this host"},
+    {"tls", CLI_REQUIRED, "DIR", "certificates, for --incoming"},
     {"log", CLI_REQUIRED, "LEVEL", "error, warning (default), info or debug"},
     {"pid-file", CLI_REQUIRED, "FILE", "write the process id to FILE"},
     {},

@@ -7,7 +7,8 @@
 #include "cli/vm.h"
 
 static const struct cli_option options[] = {
-    {"json", CLI_FLAG, NULL, "print JSON: the state, the restore, the statistics and\nthe devices"},
+    {"json", CLI_FLAG, NULL,
+     "print JSON: the state, the restore, the migration, the\nstatistics and the devices"},
     {},
 };
 
@@ -71,6 +72,27 @@ static void print_restore(const json_t *restore)
 		       json_is_true(json_object_get(restore, "clone")) ? "verified" : "there");
 }
 
+/* One that is under way, or was not concluded well; of one that came, only until it is here. */
+static void print_migration(const json_t *migration)
+{
+	const json_t *outgoing = json_object_get(migration, "outgoing");
+	const json_t *incoming = json_object_get(migration, "incoming");
+
+	if (outgoing) {
+		printf("migration  to %s: %s\n", json_text(outgoing, "uri"),
+		       json_text(outgoing, "state-text"));
+		printf("           round %d, %s sent, %s/s\n", (int)json_u64(outgoing, "round"),
+		       human(json_u64(outgoing, "sent")), human(json_u64(outgoing, "send-rate")));
+	}
+	if (json_object_get(outgoing, "why"))
+		printf("           %s\n", json_text(outgoing, "why"));
+	if (json_object_get(outgoing, "error"))
+		printf("           it failed: %s\n", json_text(outgoing, "error"));
+	if (incoming && strcmp(json_text(incoming, "state"), "RUNNING") != 0)
+		printf("migration  from another host: %s, %s received\n",
+		       json_text(incoming, "state-text"), human(json_u64(incoming, "received")));
+}
+
 static struct error *run_status(const struct cli_arguments *arguments, int *status)
 {
 	AUTO_QMP_CLIENT struct qmp_client *client = NULL;
@@ -78,6 +100,7 @@ static struct error *run_status(const struct cli_arguments *arguments, int *stat
 	AUTO_JSON json_t *statistics = NULL;
 	AUTO_JSON json_t *devices = NULL;
 	AUTO_JSON json_t *restore = NULL;
+	AUTO_JSON json_t *migration = NULL;
 	json_t *memory, *guest;
 
 	TRY(vm_connect(arguments->positional[0], &client));
@@ -85,11 +108,12 @@ static struct error *run_status(const struct cli_arguments *arguments, int *stat
 	TRY(qmp_client_execute(client, "godwit-statistics", NULL, &statistics));
 	TRY(qmp_client_execute(client, "godwit-devices", NULL, &devices));
 	TRY(qmp_client_execute(client, "godwit-restore", NULL, &restore));
+	TRY(qmp_client_execute(client, "godwit-migration", NULL, &migration));
 	if (cli_has(arguments, "json")) {
-		json_print(json_pack("{s:O,s:O,s:O,s:O,s:O}", "status",
-				     json_object_get(state, "status"), "running",
-				     json_object_get(state, "running"), "restore", restore,
-				     "statistics", statistics, "devices", devices));
+		json_print(json_pack(
+		    "{s:O,s:O,s:O,s:O,s:O,s:O}", "status", json_object_get(state, "status"),
+		    "running", json_object_get(state, "running"), "restore", restore, "migration",
+		    migration, "statistics", statistics, "devices", devices));
 		return NULL;
 	}
 	memory = json_object_get(statistics, "memory");
@@ -108,6 +132,7 @@ static struct error *run_status(const struct cli_arguments *arguments, int *stat
 		       human(json_u64(guest, "available-memory")),
 		       human(json_u64(guest, "total-memory")));
 	print_restore(restore);
+	print_migration(migration);
 	printf("devices\n");
 	print_devices(devices);
 	return NULL;

@@ -51,6 +51,12 @@ json_t *balloon_statistics_describe(struct machine *machine);
 DECLARE_COMMAND(godwit_save);
 DECLARE_COMMAND(godwit_restore);
 
+/* commands_migrate.c */
+DECLARE_COMMAND(godwit_migrate);
+DECLARE_COMMAND(godwit_migrate_limit);
+DECLARE_COMMAND(godwit_migrate_settle);
+DECLARE_COMMAND(godwit_migration);
+
 /* commands_jobs.c */
 DECLARE_COMMAND(query_jobs);
 DECLARE_COMMAND(job_cancel);

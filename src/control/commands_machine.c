@@ -12,13 +12,22 @@
 #include "control/control.h"
 #include "control/memory_report.h"
 #include "control/qmp_server.h"
+#include "machine/machine_incoming.h"
+
+/* As QEMU's RunState. */
+static const char *status_of(const struct control *control)
+{
+	return machine_is_incoming(control->machine)
+		   ? "inmigrate"
+		   : machine_state_name(machine_state(control->machine));
+}
 
 struct error *command_query_status(void *context, json_t *arguments, json_t **result)
 {
 	struct control *control = context;
 	enum machine_state state = machine_state(control->machine);
 
-	*result = json_pack("{s:s,s:b}", "status", machine_state_name(state), "running",
+	*result = json_pack("{s:s,s:b}", "status", status_of(control), "running",
 			    state == MACHINE_RUNNING);
 	return NULL;
 }
@@ -153,15 +162,14 @@ struct error *command_godwit_statistics(void *context, json_t *arguments, json_t
 			   (json_int_t)totals.plugged, "maximum", (json_int_t)totals.maximum,
 			   "resident", (json_int_t)totals.resident, "shared",
 			   (json_int_t)totals.shared, "vmm", process_memory_describe(&totals.vmm));
-	*result = json_pack("{s:s,s:s,s:i,s:I,s:I,s:i,s:o,s:o,s:o,s:o}", "name",
-			    machine_configuration(control->machine)->name, "status",
-			    machine_state_name(machine_state(control->machine)), "pid",
-			    (int)getpid(), "time-ns", (json_int_t)clock_monotonic_ns(),
-			    "process-cpu-ns", (json_int_t)clock_ns(CLOCK_PROCESS_CPUTIME_ID),
-			    "clients", (int)qmp_server_clients(control->server), "cpus",
-			    describe_cpus(control->machine), "memory", memory, "elastic",
-			    memory_elastic_describe(control->machine), "jobs",
-			    jobs_describe(control->jobs));
+	*result = json_pack(
+	    "{s:s,s:s,s:i,s:I,s:I,s:i,s:o,s:o,s:o,s:o}", "name",
+	    machine_configuration(control->machine)->name, "status", status_of(control), "pid",
+	    (int)getpid(), "time-ns", (json_int_t)clock_monotonic_ns(), "process-cpu-ns",
+	    (json_int_t)clock_ns(CLOCK_PROCESS_CPUTIME_ID), "clients",
+	    (int)qmp_server_clients(control->server), "cpus", describe_cpus(control->machine),
+	    "memory", memory, "elastic", memory_elastic_describe(control->machine), "jobs",
+	    jobs_describe(control->jobs));
 	guest = balloon_statistics_describe(control->machine);
 	if (guest)
 		json_object_set_new(*result, "guest", guest);

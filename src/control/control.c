@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "control/event_throttle.h"
+#include "control/migrate_job.h"
 #include "control/qmp_server.h"
 #include "control/save_job.h"
 
@@ -67,6 +68,7 @@ void control_close(struct control *control)
 {
 	control->closing = true;
 	save_jobs_end(control->jobs);
+	migrate_jobs_end(control->jobs);
 	event_throttle_flush(control->throttle);
 	qmp_server_destroy(TAKE_PTR(control->server));
 	control->machine = NULL;

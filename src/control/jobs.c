@@ -171,8 +171,7 @@ struct error *job_cancel(struct job *job)
 		return error_new(EINVAL, "job '%s' has concluded already", job->id);
 	if (!job->ops->cancel)
 		return error_new(ENOTSUP, "a job of type %s cannot be cancelled", job->ops->type);
-	job->ops->cancel(job);
-	return NULL;
+	return job->ops->cancel(job);
 }
 
 struct error *job_dismiss(struct job *job)

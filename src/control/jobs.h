@@ -25,9 +25,9 @@ struct job;
 
 struct job_ops {
 	const char *type; /* "resize" */
-	/* The operator wants it to end. Must conclude the job, now or soon. NULL: it cannot be
-	 * cancelled. */
-	void (*cancel)(struct job *job);
+	/* The operator wants it to end. Must conclude the job, now or soon, or say why not. NULL: it
+	 * cannot be cancelled. */
+	struct error *(*cancel)(struct job *job);
 	/* Adds the job's own facts to its description. NULL: none. */
 	void (*describe)(struct job *job, json_t *object);
 	/* Releases what the job owns, the job itself included. */

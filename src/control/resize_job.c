@@ -51,7 +51,7 @@ static void resize_job_look(struct resize_job *resize, const struct virtio_mem_s
 	job_set_progress(&resize->job, total - MIN(left, total), total);
 }
 
-static void resize_job_cancel(struct job *job)
+static struct error *resize_job_cancel(struct job *job)
 {
 	struct resize_job *resize = to_resize_job(job);
 	struct virtio_mem_status status;
@@ -63,6 +63,7 @@ static void resize_job_cancel(struct job *job)
 	error = virtio_mem_request(resize->device, status.plugged);
 	job_conclude(job, error ? error_message(error) : "cancelled");
 	error_free(error);
+	return NULL;
 }
 
 static void resize_job_describe(struct job *job, json_t *object)

@@ -29,9 +29,10 @@ static void save_job_look(struct save_job *save)
 }
 
 /* The end comes through save_job_done. */
-static void save_job_cancel(struct job *job)
+static struct error *save_job_cancel(struct job *job)
 {
 	machine_save_cancel(to_save_job(job)->save);
+	return NULL;
 }
 
 static void save_job_describe(struct job *job, json_t *object)

@@ -483,6 +483,11 @@ void kvm_vcpus_state_part(struct kvm_vcpus *vcpus, uint32_t index, struct state_
 				    .context = &vcpus->vcpus[index]};
 }
 
+const struct kvm_cpuid2 *kvm_vcpus_cpuid(const struct kvm_vcpus *vcpus, uint32_t index)
+{
+	return vcpus->vcpus[index].cpuid;
+}
+
 void kvm_vcpus_statistics(const struct kvm_vcpus *vcpus, uint32_t index,
 			  struct kvm_vcpu_statistics *statistics)
 {

@@ -102,6 +102,8 @@ void kvm_vcpus_release(struct kvm_vcpus *vcpus);
  * and devices; the processors have not run before.
  */
 void kvm_vcpus_state_part(struct kvm_vcpus *vcpus, uint32_t index, struct state_part *part);
+/* What processor @index says about itself; the vCPUs', until a state is loaded. */
+const struct kvm_cpuid2 *kvm_vcpus_cpuid(const struct kvm_vcpus *vcpus, uint32_t index);
 
 struct kvm_vcpu_statistics {
 	uint64_t exits, pio_exits, mmio_exits, other_exits;

@@ -40,7 +40,8 @@ static struct error *create_disk(struct machine *machine, const char *text, uint
 	AUTO_FREE char *named = NULL;
 
 	TRY(text_with_id(text, "disk", index, &named));
-	return virtio_blk_create(named, device);
+	return machine->config.incoming ? virtio_blk_create_unlocked(named, device)
+					: virtio_blk_create(named, device);
 }
 
 static struct error *create_net(struct machine *machine, const char *text, uint32_t index,

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "machine/acpi.h"
 #include "machine/machine_config.h"
+#include "machine/machine_incoming.h"
 #include "machine/machine_private.h"
 #include "machine/machine_restore.h"
 
@@ -154,6 +155,7 @@ void machine_destroy(struct machine *machine)
 	 * to unplug memory may still ask for the vCPUs, so these go after the devices' threads.
 	 */
 	machine_stop_guest(machine);
+	machine_incoming_end(machine);
 	auto_memory_destroy(TAKE_PTR(machine->auto_memory));
 	machine_devices_destroy(machine);
 	if (machine->slots)
@@ -243,6 +245,18 @@ void machine_thaw(struct machine *machine)
 	machine_attract(machine, 0);
 }
 
+/* @then: what an operator can do about a save. */
+static struct error *frozen_error(const struct machine *machine, const char *then)
+{
+	if (machine_is_incoming(machine))
+		return error_new(EBUSY, "the machine is arriving from another host, which is where "
+					"its guest runs, or is held: 'godwit status' shows it");
+	if (machine->migrate)
+		return error_new(EBUSY, "the machine is being moved to another host: 'godwit "
+					"status' shows how far it is");
+	return error_new(EBUSY, "the machine is being saved%s%s", *then == ':' ? "" : " ", then);
+}
+
 void machine_pause(struct machine *machine)
 {
 	if (machine->frozen && machine->thaw_runs) {
@@ -258,8 +272,8 @@ void machine_pause(struct machine *machine)
 struct error *machine_resume(struct machine *machine)
 {
 	if (machine->frozen)
-		return error_new(EBUSY, "the machine is being saved and goes on when that ends; "
-					"cancel the job to go on at once");
+		return frozen_error(machine, "and goes on when that ends; cancel the job to go on "
+					     "at once");
 	switch (machine->state) {
 	case MACHINE_RUNNING:
 		return NULL;
@@ -290,8 +304,7 @@ struct error *machine_reset_by(struct machine *machine, bool guest, const char *
 	if (machine->state == MACHINE_SHUTDOWN)
 		return error_new(EPERM, "the machine is shutting down");
 	if (machine->frozen)
-		return error_new(EBUSY,
-				 "the machine is being saved: cancel the job, or wait for it");
+		return frozen_error(machine, ": cancel the job, or wait for it");
 	machine_stop_guest(machine);
 	machine->state = MACHINE_PAUSED;
 	machine_devices_reset(machine);

@@ -73,6 +73,7 @@ struct machine_config {
 	bool no_reboot;	      /* a guest's reset ends the machine */
 	bool paused;	      /* do not start the guest */
 	bool lazy;	      /* memory will be brought while the guest runs (machine_restore.h) */
+	bool incoming;	      /* the guest comes from another process (machine_incoming.h) */
 	uint32_t slots_limit; /* KVM slots to use at most; 0: what KVM allows */
 };
 void machine_config_clear(struct machine_config *config);

@@ -167,3 +167,14 @@ void machine_devices_resume(struct machine *machine)
 	for (uint32_t i = machine->device_count; i-- > 0;)
 		virtio_device_resume(machine->devices[i].device);
 }
+
+struct error *machine_take_over(struct machine *machine)
+{
+	struct error *error = NULL;
+
+	for (uint32_t i = 0; i < machine->device_count && !error; i++)
+		error = virtio_device_take_over(machine->devices[i].device);
+	for (uint32_t i = 0; i < machine->device_count && error; i++)
+		virtio_device_release(machine->devices[i].device);
+	return error;
+}

@@ -99,8 +99,10 @@ struct machine {
 	uint8_t generation[PLATFORM_GENERATION_SIZE]; /* the id that the guest sees */
 	struct auto_memory *auto_memory;	      /* NULL: no elastic device is automatic */
 	struct userfault *userfault;		      /* once it is needed */
-	struct lazy_restore *restore; /* NULL: not restored lazily, or all is there */
-	bool restoring;		      /* atomic: memory is still being brought */
+	struct lazy_restore *restore;	   /* NULL: not restored lazily, or all is there */
+	bool restoring;			   /* atomic: memory is still being brought */
+	struct machine_migrate *migrate;   /* NULL: it is not being moved away */
+	struct machine_incoming *incoming; /* NULL: it has not come from elsewhere */
 };
 
 /* machine_memory.c */
@@ -128,6 +130,11 @@ void machine_devices_destroy(struct machine *machine);
 void machine_devices_reset(struct machine *machine);
 void machine_devices_quiesce(struct machine *machine);
 void machine_devices_resume(struct machine *machine);
+/*
+ * Takes what only one process may hold, the locks of disks; on an error none of it is held. Any thread
+ * that knows that the machine stands still.
+ */
+struct error *machine_take_over(struct machine *machine) MUST_CHECK;
 
 /* machine_serial.c */
 

@@ -19,6 +19,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/thread.h"
+#include "machine/machine_incoming.h"
 #include "machine/machine_private.h"
 #include "machine/machine_save_parts.h"
 #include "migration/ram_save.h"
@@ -369,6 +370,10 @@ static struct error *check_start(const struct machine *machine,
 {
 	if (machine->state == MACHINE_SHUTDOWN)
 		return error_new(EPERM, "the machine is shutting down");
+	if (machine->migrate || machine_is_incoming(machine))
+		return error_new(EBUSY,
+				 "the machine is being moved to another host or from one: wait "
+				 "for that, or cancel its job");
 	if (machine->saving)
 		return error_new(EBUSY,
 				 "a save is under way already: wait for it or cancel its job");

@@ -149,6 +149,19 @@ struct error *machine_state_save(struct machine *machine, bool describe,
 	return NULL;
 }
 
+struct error *machine_state_list(struct machine *machine,
+				 struct error *(*handler)(void *context,
+							  const struct state_part *part),
+				 void *context)
+{
+	AUTO_FREE struct part_list *list = NULL;
+
+	TRY(list_parts(machine, &list));
+	for (uint32_t i = 0; i < list->count; i++)
+		TRY(handler(context, &list->parts[i]));
+	return NULL;
+}
+
 static const struct machine_state_section *
 find_section(const struct machine_state_section *sections, size_t count,
 	     const struct state_part *part, size_t *matches)

@@ -36,6 +36,12 @@ typedef struct error *(*machine_state_section_handler)(void *context, const stru
 struct error *machine_state_save(struct machine *machine, bool describe,
 				 machine_state_section_handler handler, void *context) MUST_CHECK;
 
+/* Names the parts that there are, in the order in which they are saved and loaded; any state. */
+struct error *machine_state_list(struct machine *machine,
+				 struct error *(*handler)(void *context,
+							  const struct state_part *part),
+				 void *context) MUST_CHECK;
+
 /* A section of a stream; everything borrowed. */
 struct machine_state_section {
 	const char *name;

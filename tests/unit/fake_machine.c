@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "machine/machine_incoming.h"
+#include "machine/machine_migrate.h"
 #include "machine/machine_restore.h"
 #include "machine/machine_save.h"
 
@@ -268,6 +270,56 @@ void machine_save_destroy(struct machine_save *save)
 }
 
 bool machine_restore_report(const struct machine *machine, struct machine_restore_report *report)
+{
+	return false;
+}
+
+/* ---- machine_migrate.h, machine_incoming.h: it stays where it is ---- */
+
+struct error *machine_migrate_start(struct machine *machine,
+				    const struct machine_migrate_options *options,
+				    void (*done)(void *context, struct error *error),
+				    void (*undecided)(void *context), void *context,
+				    struct machine_migrate **migrate)
+{
+	return error_new(ENOTSUP, "a fake machine does not move");
+}
+
+struct error *machine_migrate_cancel(struct machine_migrate *migrate)
+{
+	return NULL;
+}
+
+struct error *machine_migrate_settle(struct machine_migrate *migrate, bool resume_here)
+{
+	return NULL;
+}
+
+void machine_migrate_limit(struct machine_migrate *migrate, uint64_t bandwidth,
+			   uint32_t downtime_ms)
+{
+}
+
+void machine_migrate_get_progress(struct machine_migrate *migrate,
+				  struct machine_migrate_progress *progress)
+{
+}
+
+void machine_migrate_destroy(struct machine_migrate *migrate)
+{
+}
+
+bool machine_is_incoming(const struct machine *machine)
+{
+	return false;
+}
+
+struct error *machine_incoming_settle(struct machine *machine, bool resume_here)
+{
+	return NULL;
+}
+
+bool machine_incoming_get_report(struct machine *machine, struct machine_incoming_report *report)
 {
 	return false;
 }

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Moving a machine to another process, which waits for it (machine_incoming.h): by pre-copy, its
+ * memory is sent while the guest runs, the rest and the states of devices and processors while it
+ * stands still for a moment; then the other process lets it go on, and this one ends.
+ *
+ * docs/migration-handover.md says who runs the guest when something breaks. In one case nobody but
+ * an operator can tell: the migration is then UNDECIDED, the guest stands still here, and
+ * machine_migrate_settle ends it.
+ *
+ * Main thread. The work is done by threads of the migration's own, which ask the main loop for what
+ * concerns the machine as a whole.
+ */
+#ifndef GODWIT_MACHINE_MACHINE_MIGRATE_H
+#define GODWIT_MACHINE_MACHINE_MIGRATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "machine/machine.h"
+#include "migration/handover.h"
+#include "migration/precopy.h"
+
+#define MACHINE_MIGRATE_DOWNTIME_MS  300
+#define MACHINE_MIGRATE_CHANNELS     2
+#define MACHINE_MIGRATE_DOWNTIME_MAX (60 * 1000) /* ms */
+
+struct machine_migrate_options {
+	const char *address;  /* migration/transport.h */
+	uint32_t channels;    /* data connections, 1 to WIRE_CHANNELS_MAX */
+	uint32_t downtime_ms; /* that the guest may stand still */
+	uint64_t bandwidth;   /* bytes a second; 0: no limit */
+	const char *tls;      /* a folder with certificates, or NULL */
+	const char *tls_name; /* what the destination's is for; NULL: the host of a tcp: address */
+	bool zstd;	      /* compress pages */
+	const char *label;    /* how the address is called in messages; NULL: as it is */
+};
+
+/* How long each part of the downtime took; 0: not so far. */
+struct machine_downtime {
+	int64_t stop_ns;    /* processors and devices came to rest */
+	int64_t states_ns;  /* their states were collected */
+	int64_t pages_ns;   /* the last pages and the states were sent, disks synced */
+	int64_t load_ns;    /* until the destination had loaded all and said so */
+	int64_t confirm_ns; /* from GO to RUNNING: one round trip, and: */
+	int64_t resume_ns;  /* the destination took disks over, announced the guest, let it run */
+	int64_t total_ns;   /* from the stop until RUNNING, or until the guest went on here */
+};
+
+struct machine_migrate_progress {
+	enum handover_state state;
+	struct precopy_progress precopy;
+	uint64_t total, done; /* bytes of memory to be sent, so far and foreseen; sent */
+	uint64_t sent;	      /* bytes on all data connections */
+	uint64_t pages, zero_pages, compressed_pages, state_bytes;
+	uint64_t bandwidth;
+	int64_t max_downtime_ns;
+	int64_t elapsed_ns;
+	struct machine_downtime downtime;
+	char why[256]; /* why it takes so long, or ""; precopy.h */
+};
+
+struct machine_migrate;
+
+/*
+ * Begins a migration. @done is called once, on the main loop, when it is over: with NULL when the
+ * guest is the destination's (the machine then shuts down, "migrated"), else with the reason why it
+ * stayed (handed over). Not while it is UNDECIDED; @undecided, which may be NULL, is called then.
+ */
+struct error *machine_migrate_start(struct machine *machine,
+				    const struct machine_migrate_options *options,
+				    void (*done)(void *context, struct error *error),
+				    void (*undecided)(void *context), void *context,
+				    struct machine_migrate **migrate) MUST_CHECK;
+/* Makes it end soon, with the guest here; refused once that is not for this side to say. */
+struct error *machine_migrate_cancel(struct machine_migrate *migrate) MUST_CHECK;
+/* What the operator has seen on the other side: docs/migration-handover.md. */
+struct error *machine_migrate_settle(struct machine_migrate *migrate, bool resume_here) MUST_CHECK;
+/* Other limits from now on; 0: none, or as it is. */
+void machine_migrate_limit(struct machine_migrate *migrate, uint64_t bandwidth,
+			   uint32_t downtime_ms);
+void machine_migrate_get_progress(struct machine_migrate *migrate,
+				  struct machine_migrate_progress *progress);
+/*
+ * Ends it, as if this host had died if it is too late to say more, and waits; @done is not called
+ * any more. Accepts NULL.
+ */
+void machine_migrate_destroy(struct machine_migrate *migrate);
+
+#endif
