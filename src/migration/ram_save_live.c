@@ -36,40 +36,44 @@ static struct copy *pop(struct copy **list)
 	return copy;
 }
 
+static bool copy_run(const struct ram_block *ram, uint64_t offset, uint8_t *bytes, uint64_t size)
+{
+	if (ram->fd < 0) {
+		memcpy(bytes, ram->host + offset, size);
+		return true;
+	}
+	for (uint64_t done = 0; done < size;) { /* reads holes as zeros without filling them */
+		ssize_t got = pread(ram->fd, bytes + done, size - done, (off_t)(offset + done));
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return false;
+		done += (uint64_t)got;
+	}
+	return true;
+}
+
 /*
  * Copies what the chunk held at the moment of the snapshot. Its pages are protected or, from some
- * time after the moment on, noted in `appeared` before they are there.
+ * time after the moment on, noted in `appeared` before they are there. No page that was there has
+ * gone, since that takes the unit first: so what @presence has looked up at any time after the
+ * moment will do.
  */
 static bool copy_chunk(struct ram_presence *presence, const struct saved_block *block,
 		       uint64_t chunk, struct copy *copy)
 {
 	const struct ram_block *ram = block->block;
-	uint64_t offset = chunk * CHUNK, size = ram_chunk_size(block->block, chunk);
-	uint64_t appeared;
+	uint64_t offset = chunk * CHUNK;
+	uint64_t present = ram_presence_chunk(presence, ram, offset);
 
-	if (ram->fd >= 0) { /* reads holes as zeros without filling them */
-		for (uint64_t done = 0; done < size;) {
-			ssize_t got =
-			    pread(ram->fd, copy->bytes + done, size - done, (off_t)(offset + done));
-
-			if (got < 0 && errno == EINTR)
-				continue;
-			if (got <= 0)
-				return false;
-			done += (uint64_t)got;
-		}
-	} else {
-		ram_presence_forget(presence);
-		uint64_t present = ram_presence_chunk(presence, ram, offset);
-
-		memset(copy->bytes, 0, size);
-		FOR_EACH_PAGE_RUN(run, present)
-		memcpy(copy->bytes + run.first * PAGE, ram->host + offset + run.first * PAGE,
-		       run.count * PAGE);
+	FOR_EACH_PAGE_RUN(run, present)
+	{
+		if (!copy_run(ram, offset + run.first * PAGE, copy->bytes + run.first * PAGE,
+			      run.count * PAGE))
+			return false;
 	}
-	appeared = __atomic_load_n(&block->appeared[chunk], __ATOMIC_ACQUIRE);
-	FOR_EACH_PAGE_RUN(run, appeared)
-	memset(copy->bytes + run.first * PAGE, 0, run.count * PAGE);
+	copy->present = present & ~__atomic_load_n(&block->appeared[chunk], __ATOMIC_ACQUIRE);
 	return true;
 }
 
@@ -81,14 +85,20 @@ static bool take_unit(struct saved_block *block, uint64_t unit)
 					   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
-/* The unit may be written again. */
-static void release_unit(struct saved_block *block, uint64_t unit)
+/*
+ * The unit may be written again. Where nothing was at the moment nothing is protected (and if it is,
+ * because it was there earlier, a write finds the unit DONE and takes the protection off): memory
+ * that is mostly not there would be gone through one call a unit.
+ */
+static void release_unit(struct saved_block *block, uint64_t unit, bool present)
 {
 	struct ram_save *save = block->save;
 	uint64_t size = block->unit_chunks * CHUNK, offset = unit * size;
-	int result = userfault_unprotect(save->userfault, block->block, offset,
-					 MIN(size, block->block->size - offset));
+	int result = 0;
 
+	if (present)
+		result = userfault_unprotect(save->userfault, block->block, offset,
+					     MIN(size, block->block->size - offset));
 	__atomic_store_n(&block->states[unit], UNIT_DONE, __ATOMIC_RELEASE);
 	if (result < 0)
 		ram_save_stop(save, error_system(-result, "cannot make memory '%s' writable again",
@@ -109,7 +119,7 @@ static void copy_unit_aside(struct saved_block *block, uint64_t unit)
 	uint64_t first = unit * block->unit_chunks;
 	uint64_t end = MIN(first + block->unit_chunks, block->chunks);
 	struct ram_presence *presence = NULL;
-	struct error *error = block->block->fd < 0 ? ram_presence_create(&presence) : NULL;
+	struct error *error = ram_presence_create(&presence);
 
 	__atomic_fetch_add(&save->waited, 1, __ATOMIC_RELAXED);
 	for (uint64_t chunk = first; chunk < end && !error; chunk++) {
@@ -135,16 +145,15 @@ static void copy_unit_aside(struct saved_block *block, uint64_t unit)
 	ram_presence_destroy(presence);
 	if (error)
 		ram_save_stop(save, error);
-	release_unit(block, unit);
+	release_unit(block, unit, true);
 }
 
 /* --- While the guest runs ---------------------------------------------------------------------- */
 
 static struct error *save_copy(struct save_channel *channel, struct copy *copy)
 {
-	uint64_t size = ram_chunk_size(copy->block->block, copy->chunk);
-	struct error *error = ram_save_chunk(channel, copy->block, copy->chunk, copy->bytes,
-					     ram_page_mask(size), copy);
+	struct error *error =
+	    ram_save_chunk(channel, copy->block, copy->chunk, copy->bytes, copy->present, copy);
 
 	ram_save_release_copy(channel->save, copy);
 	return error;
@@ -188,6 +197,7 @@ static struct error *save_unit_copied(struct save_channel *channel, struct saved
 	uint64_t first = unit * block->unit_chunks;
 	uint64_t end = MIN(first + block->unit_chunks, block->chunks);
 	struct error *error = NULL;
+	uint64_t present = 0;
 
 	for (uint64_t chunk = first; chunk < end && !error; chunk++) {
 		struct copy *copy;
@@ -199,9 +209,10 @@ static struct error *save_unit_copied(struct save_channel *channel, struct saved
 		copy->block = block;
 		copy->chunk = chunk;
 		if (copy_chunk(channel->presence, block, chunk, copy)) {
+			present |= copy->present;
 			/* The last copy of the unit is all that its writers wait for. */
 			if (chunk + 1 == end)
-				release_unit(block, unit);
+				release_unit(block, unit, present);
 			error = save_copy(channel, copy);
 			if (chunk + 1 == end)
 				return error;
@@ -210,7 +221,7 @@ static struct error *save_unit_copied(struct save_channel *channel, struct saved
 			ram_save_release_copy(channel->save, copy);
 		}
 	}
-	release_unit(block, unit);
+	release_unit(block, unit, true);
 	return error;
 }
 

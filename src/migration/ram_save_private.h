@@ -30,7 +30,8 @@ struct copy {
 	struct copy *next;
 	struct saved_block *block;
 	uint64_t chunk;
-	uint32_t uses; /* writes under way, and one for who works on it */
+	uint32_t uses;	  /* writes under way, and one for who works on it */
+	uint64_t present; /* pages that were there; the others' bytes mean nothing */
 	uint8_t *bytes;
 };
 
