@@ -420,7 +420,7 @@ static void test_cut_while_memory_is_given_back(void **unused)
 
 /* --- Pages that are large ----------------------------------------------------------------------- */
 
-static void create_huge(struct move *move, bool pool)
+static void create_huge(struct move *move, bool pool, uint32_t channels)
 {
 	bool enough;
 
@@ -432,17 +432,17 @@ static void create_huge(struct move *move, bool pool)
 		pair_memory_destroy(&move->there);
 		skip();
 	}
-	move_prepare(move, 3);
+	move_prepare(move, channels);
 }
 
 static void check_huge(bool pool)
 {
 	struct move move;
 
-	create_huge(&move, pool);
+	create_huge(&move, pool, 3);
 	move_all(&move);
 	move_destroy(&move);
-	create_huge(&move, pool);
+	create_huge(&move, pool, 3);
 	cut_and_recover(&move, 5, 4);
 	move_destroy(&move);
 }
@@ -463,7 +463,7 @@ static void check_huge_rounds(bool pool)
 	struct postcopy_destination_progress progress;
 	struct move move;
 
-	create_huge(&move, pool);
+	create_huge(&move, pool, 3);
 	move_write(&move.here, 1);
 	move_mark_all(&move.here);
 	/* A large page is there or not; what is taken for one has to be. */
@@ -497,12 +497,48 @@ static void test_parts_of_pages_of_the_pool_change(void **unused)
 	check_huge_rounds(true);
 }
 
+/* What a data connection is about to send all of, is not sent in part over the one for requests. */
+static void test_large_pages_go_over_one_connection(void **unused)
+{
+	struct migration_message message = {.type = MIGRATION_PAGE_REQUEST};
+	struct postcopy_source_progress progress = {};
+	struct move move;
+
+	create_huge(&move, false, 1);
+	for (uint64_t page = 0; page < 1024; page++)
+		pair_fill(&move.here, 0, page, 1, true);
+	pair_mark(&move.here, 0, 0, 1024);
+	move_switch(&move);
+	/* The state may pass, and half of the first page has to wait. */
+	migration_sender_set_bandwidth(move.sender, 1);
+	assert_no_error(migration_sender_emit(move.sender, 0, "", 1, true));
+	postcopy_source_stream(move.from);
+	while (progress.left != 1024 - 256) {
+		usleep(100);
+		postcopy_source_progress(move.from, &progress);
+	}
+	message.request.count = 512;
+	assert_no_error(postcopy_source_request(move.from, &message));
+	postcopy_source_progress(move.from, &progress);
+	assert_int_equal(progress.left, 1024 - 256);
+	message.request.first = 512 + 100;
+	message.request.count = 1;
+	assert_no_error(postcopy_source_request(move.from, &message));
+	postcopy_source_progress(move.from, &progress);
+	assert_int_equal(progress.left, 512 - 256);
+	assert_true(move_is_same(&move, 0, 1000));
+	migration_sender_set_bandwidth(move.sender, 0);
+	move_finish(&move);
+	move_assert_same(&move);
+	move_destroy(&move);
+}
+
 static void test_large_pages_are_given_back(void **unused)
 {
 	struct waiter waiter;
 	struct move move;
 
-	create_huge(&move, false);
+	create_huge(&move, false, 3);
 	move_write(&move.here, 1);
 	move_mark_all(&move.here);
 	move_begin(&move);
@@ -539,6 +575,7 @@ int main(void)
 	    cmocka_unit_test(test_pages_of_the_pool_come_whole),
 	    cmocka_unit_test(test_parts_of_large_pages_change),
 	    cmocka_unit_test(test_parts_of_pages_of_the_pool_change),
+	    cmocka_unit_test(test_large_pages_go_over_one_connection),
 	    cmocka_unit_test(test_large_pages_are_given_back),
 	};
 

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -259,9 +260,37 @@ static void test_a_file_on_a_disk_is_refused(void **unused)
 	assert_non_null(strstr(error_message(error), "file on a disk"));
 }
 
+/* What must be missing and is not stays as it is, and is told; userfault_copy goes on behind it. */
+static void test_fill_says_what_is_there_already(void **unused)
+{
+	struct fixture f = {0};
+	uint8_t *content;
+	uint64_t page;
+
+	start(&f, RAM_BACKING_MEMFD, 0);
+	page = f.block->page_size;
+	content = malloc(PAGES * page);
+	memset(content, 9, PAGES * page);
+	f.block->host[2 * page] = 77;
+	assert_null(userfault_watch(f.userfault, f.block, &f.watcher));
+	assert_int_equal(userfault_fill(f.userfault, f.block, 0, content, 4 * page), -EEXIST);
+	assert_int_equal(userfault_fill(f.userfault, f.block, 2 * page, NULL, page), -EEXIST);
+	assert_int_equal(f.block->host[page], 9);
+	assert_int_equal(f.block->host[2 * page], 77);
+	assert_int_equal(userfault_fill(f.userfault, f.block, 3 * page, NULL, page), 0);
+	assert_int_equal(f.block->host[3 * page], 0);
+	assert_int_equal(userfault_copy(f.userfault, f.block, 0, content, 5 * page), 0);
+	assert_int_equal(f.block->host[2 * page], 77);
+	assert_int_equal(f.block->host[4 * page], 9);
+	assert_int_equal(f.missing[1] + f.missing[2] + f.missing[3] + f.missing[4], 0);
+	free(content);
+	stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_fill_says_what_is_there_already),
 	    cmocka_unit_test(test_missing_pages_of_anonymous_memory_come_from_the_watcher),
 	    cmocka_unit_test(test_missing_pages_of_memfd_come_from_the_watcher),
 	    cmocka_unit_test(test_missing_pages_of_huge_pages_come_from_the_watcher),
