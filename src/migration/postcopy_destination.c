@@ -359,8 +359,8 @@ static void clear_block(struct postcopy_block *block)
 		ram_block_unwatch(block->ram, &block->discards);
 		userfault_unwatch(block->destination->userfault, block->ram,
 				  &block->destination->watcher);
-		ram_block_end_reserving(block->ram);
 	}
+	ram_block_end_reserving(block->ram);
 	pthread_rwlock_destroy(&block->lock);
 	free(block->lacking);
 	free(block->expected);

@@ -370,6 +370,23 @@ static void test_larger_pages_than_the_source(void **unused)
 	destroy(&victim);
 }
 
+/* Also when it never began: what is committed later is certain again. */
+static void test_reservations_end(void **unused)
+{
+	struct postcopy_destination_options options = {.connections = 2};
+	struct postcopy_destination *to;
+	struct victim victim;
+
+	create(&victim, false);
+	ram_block_set_reserving(victim.memory.blocks[1]);
+	assert_no_error(postcopy_destination_create(victim.memory.map, victim.userfault, &options,
+						    &to_ops, NULL, &to));
+	assert_true(victim.memory.blocks[1]->reserving);
+	postcopy_destination_destroy(to);
+	assert_false(victim.memory.blocks[1]->reserving);
+	destroy(&victim);
+}
+
 /* --- A source whose destination is the test ----------------------------------------------------- */
 
 static struct error *received(struct move *move, uint16_t block, uint64_t first, uint32_t words)
@@ -463,6 +480,7 @@ int main(void)
 	    cmocka_unit_test(test_pending_part_of_a_large_page),
 	    cmocka_unit_test(test_late_pending),
 	    cmocka_unit_test(test_larger_pages_than_the_source),
+	    cmocka_unit_test(test_reservations_end),
 	    cmocka_unit_test(test_wrong_requests),
 	    cmocka_unit_test(test_received_in_disorder),
 	};
