@@ -6,8 +6,10 @@
  * ring starts with SET_VRING_KICK and only when all of it is in mapped memory; its addresses are
  * looked up again whenever memory changes, before the old memory goes.
  */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/checked.h"
 #include "vhost_user/back_end_private.h"
@@ -240,6 +242,26 @@ static struct error *set_address(struct vhost_user_back_end *back,
 	return NULL;
 }
 
+/*
+ * Signals are written to it: that must neither wait nor raise SIGPIPE, so it is no pipe and no socket.
+ * The other side sees that it does not block any more, as with other back-ends.
+ */
+static struct error *prepare_eventfd(const struct vhost_user_message *message)
+{
+	int fd = message->fd_count ? message->fds[0] : -1, type, flags;
+	socklen_t size = sizeof(type);
+
+	if (fd < 0)
+		return NULL;
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_GETPIPE_SZ) >= 0 ||
+	    !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) ||
+	    fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return error_new(EPROTO, "%s comes with a descriptor that is no eventfd",
+				 message->type->name);
+	return NULL;
+}
+
 static struct error *set_fd(struct vhost_user_back_end *back, struct vhost_user_message *message)
 {
 	uint32_t index = message->u64 & 0xff;
@@ -248,6 +270,7 @@ static struct error *set_fd(struct vhost_user_back_end *back, struct vhost_user_
 		  : message->type->request == VHOST_USER_SET_VRING_CALL ? &ring->call
 									: &ring->error;
 
+	TRY(prepare_eventfd(message));
 	/* Whoever waits on the old one must not go on. */
 	if (fd == &ring->kick)
 		TRY(stop(back, index));

@@ -7,7 +7,9 @@
  * looked at before they are handed on: a buffer must be as large as it says, and a userfaultfd one.
  */
 #include <inttypes.h>
+#include <linux/userfaultfd.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include "base/bytes.h"
@@ -227,14 +229,12 @@ struct error *vhost_user_front_end_check_state(struct vhost_user_front_end *fron
 
 /* --- Post-copy --------------------------------------------------------------------------------- */
 
-/* Whether @fd is a userfaultfd; nothing else would do to it what ioctls and reads are meant to. */
+/* Whether @fd is a userfaultfd: to wake no page is wrong with one, and unknown to anything else. */
 static bool is_userfault(int fd)
 {
-	char path[32], target[64] = "";
+	struct uffdio_range nothing = {0};
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return readlink(path, target, sizeof(target) - 1) > 0 &&
-	       !strcmp(target, "anon_inode:[userfaultfd]");
+	return ioctl(fd, UFFDIO_WAKE, &nothing) < 0 && errno == EINVAL;
 }
 
 struct error *vhost_user_front_end_advise_postcopy(struct vhost_user_front_end *front,

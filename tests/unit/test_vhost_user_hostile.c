@@ -550,6 +550,37 @@ static void test_lies_of_a_front_end_end_the_session(void **unused)
 		check_request(&requests[i]);
 }
 
+static void test_signals_go_to_nothing_that_could_block_or_kill(void **unused)
+{
+	unsigned int before = open_descriptors();
+	int pipes[2], sockets[2];
+
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+	make_pair(sockets);
+	for (unsigned int i = 0; i < 2; i++) {
+		struct device device = {0};
+		struct vhost_user_socket peer;
+		struct vhost_user_message message = {
+		    .type = vhost_user_message_type(VHOST_USER_MAIN, VHOST_USER_SET_VRING_CALL),
+		    .payload = VHOST_USER_U64,
+		    .fds = {i ? sockets[0] : pipes[1]},
+		    .fd_count = 1};
+		int end;
+		struct vhost_user_back_end *back = lone_back_end(&device, &end, 1);
+
+		assert_no_error(vhost_user_socket_init(&peer, end, VHOST_USER_MAIN, true));
+		assert_no_error(vhost_user_socket_send(&peer, &message, 0));
+		assert_error_with(vhost_user_back_end_process(back), "is no eventfd");
+		vhost_user_back_end_close(back);
+		vhost_user_socket_close(&peer);
+	}
+	close(pipes[0]);
+	close(pipes[1]);
+	close(sockets[0]);
+	close(sockets[1]);
+	assert_int_equal(open_descriptors(), before);
+}
+
 static void test_messages_arrive_in_pieces(void **unused)
 {
 	struct device device = {0};
@@ -698,6 +729,7 @@ int main(void)
 	    cmocka_unit_test(test_wrong_addresses_of_postcopy_are_refused),
 	    cmocka_unit_test(test_wrong_requests_of_a_back_end_end_the_session),
 	    cmocka_unit_test(test_lies_of_a_front_end_end_the_session),
+	    cmocka_unit_test(test_signals_go_to_nothing_that_could_block_or_kill),
 	    cmocka_unit_test(test_messages_arrive_in_pieces),
 	    cmocka_unit_test(test_descriptors_in_the_middle_are_refused),
 	    cmocka_unit_test(test_a_message_that_breaks_off_leaves_no_descriptor),
