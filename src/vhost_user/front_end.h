@@ -137,7 +137,7 @@ struct vhost_user_ring_setup {
 	uint16_t size; /* entries */
 	uint32_t base; /* where it goes on (vhost_user_front_end_stop_ring) */
 	uint64_t descriptor, available, used; /* guest addresses */
-	/* eventfds, borrowed; -1: none (polled, not told). */
+	/* eventfds, borrowed; -1: none (polled, not told). Back-ends make them non-blocking. */
 	int kick, call, error;
 };
 
@@ -159,7 +159,7 @@ struct error *vhost_user_front_end_kick(struct vhost_user_front_end *front,
 /*
  * Stops the ring, after which the back-end touches nothing for it; *@base (may be NULL) is where it
  * goes on, here or elsewhere. Waits until requests under way are done. A ring that is stopped
- * already is an error.
+ * already is an error. Memory that was kept for it alone goes with vhost_user_front_end_tidy_memory.
  */
 struct error *vhost_user_front_end_stop_ring(struct vhost_user_front_end *front, uint32_t index,
 					     uint32_t *base) MUST_CHECK;
