@@ -559,6 +559,7 @@ struct error *machine_incoming_start(struct machine *machine, struct machine_inc
 	TRY(incoming_load_prepare(incoming));
 	TRY(create_receiver(incoming));
 	machine_freeze(machine);
+	machine->thaw_runs = true; /* unless it is paused meanwhile */
 	machine->incoming = incoming;
 	error = start_threads(incoming);
 	if (error) {

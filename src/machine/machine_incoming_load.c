@@ -178,7 +178,8 @@ static struct error *load_end(struct machine_incoming *incoming)
 
 	state_bool(state, "runs", &runs);
 	TRY(error_prefix(state_finish(state), "what becomes of the machine"));
-	incoming->machine->thaw_runs = runs && !incoming->machine->config.paused;
+	if (!runs || incoming->machine->config.paused)
+		incoming->machine->thaw_runs = false;
 	return NULL;
 }
 

@@ -218,13 +218,13 @@ static struct error *create_sender(struct machine_migrate *migrate)
 	    .workers = MIGRATE_STATE_JOBS,
 	    .devices = migrate->state_count,
 	    .zstd = migrate->options.zstd,
-	    .bandwidth = migrate->options.bandwidth,
 	};
 	struct migration_sender *sender;
 
 	TRY(migration_sender_create(migrate->link, migrate->machine->map, &options, &sender));
 	pthread_mutex_lock(&migrate->lock);
 	migrate->sender = sender;
+	migration_sender_set_bandwidth(sender, migrate->options.bandwidth);
 	pthread_mutex_unlock(&migrate->lock);
 	return NULL;
 }

@@ -216,6 +216,18 @@ def test_destination_may_be_told_to_stay_paused(tmp_path):
             check_moved(source, destination)
 
 
+def test_machine_that_is_paused_while_it_arrives_stays_paused(pair, tmp_path):
+    source, destination = pair
+    source.migrate(f"unix:{tmp_path}/socket", "--bandwidth", "1K", "--no-wait")
+    destination.wait_state("RECEIVING")
+    destination.cli("pause", destination.name)
+    source.qmp.command("godwit-migrate-limit", bandwidth=0)
+    assert source.wait(LIMIT) == 0
+    assert destination.qmp.command("query-status")["status"] == "paused"
+    destination.cli("resume", destination.name)
+    check_moved(source, destination)
+
+
 def guest_memory(vm):
     """The content of the machine's memory, by name, as the host holds it."""
     memory = {}
