@@ -29,13 +29,14 @@ def check_work(guest, size):
     """A program puts data into memory, at a pace that an automatic device can follow, and finds all of it again."""
     pieces = size // (8 * MIB)
     pause = "sleep 0.1; " if size > WORK else ""
-    guest.sh(f"mkdir -p /work && mount -t tmpfs -o size={8 * pieces + 8}M tmpfs /work && head -c 8m /dev/urandom >/tmp/piece && "
-             f"i=0; while [ $i -lt {pieces} ]; do cp /tmp/piece /work/$i || exit 1; i=$((i+1)); {pause}done; "
-             "for f in /work/*; do cmp $f /tmp/piece || exit 1; done; rm /tmp/piece")
+    guest.sh(f"mkdir -p /pieces && mount -t tmpfs -o size={8 * pieces + 8}M tmpfs /pieces && "
+             "head -c 8m /dev/urandom >/tmp/piece && "
+             f"i=0; while [ $i -lt {pieces} ]; do cp /tmp/piece /pieces/$i || exit 1; i=$((i+1)); {pause}done; "
+             "for f in /pieces/*; do cmp $f /tmp/piece || exit 1; done; rm /tmp/piece")
 
 
 def end_work(guest):
-    guest.sh("umount /work")
+    guest.sh("umount /pieces")
 
 
 def check_sizes(guest, case, idents, least):
@@ -113,7 +114,7 @@ def test_features_work_together(case, huge_pages, scratch):
         check_work(guest, WORK)
         if case["auto"] == "off":
             # What is in use moves to boot memory.
-            guest.sh("rm -f /work/?")
+            guest.sh("rm -f /pieces/?")
             for ident in idents:
                 guest.qmp.command("godwit-resize", id=ident, size=0)
             check_sizes(guest, case, idents, 0)
