@@ -10,8 +10,6 @@
  */
 #include "migration/transport_tls.h"
 
-#include <gnutls/gnutls.h>
-#include <gnutls/x509.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -19,16 +17,20 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "migration/gnutls_library.h"
+
 /* AEAD ciphers encrypt first and authenticate what they have encrypted. */
 #define PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3"
 
 struct tls_credentials {
+	struct gnutls_library gnutls;
 	gnutls_certificate_credentials_t certificates;
 	bool server;
 	char *hostname;
 };
 
 struct tls_session {
+	const struct gnutls_library *gnutls; /* of the credentials */
 	struct tls_credentials *credentials;
 	gnutls_session_t session;
 	pthread_mutex_t lock;
@@ -43,7 +45,7 @@ void tls_credentials_free(struct tls_credentials *credentials)
 	if (!credentials)
 		return;
 	if (credentials->certificates)
-		gnutls_certificate_free_credentials(credentials->certificates);
+		credentials->gnutls.certificate_free_credentials(credentials->certificates);
 	free(credentials->hostname);
 	free(credentials);
 }
@@ -64,18 +66,19 @@ static struct error *load_authority(struct tls_credentials *credentials, const c
 	int result;
 
 	TRY(file_path(folder, "ca-cert.pem", &authority));
-	result = gnutls_certificate_set_x509_trust_file(credentials->certificates, authority,
-							GNUTLS_X509_FMT_PEM);
+	result = credentials->gnutls.certificate_set_x509_trust_file(
+	    credentials->certificates, authority, GNUTLS_X509_FMT_PEM);
 	if (result <= 0)
 		return error_new(EINVAL, "TLS: '%s' has no certificate: %s", authority,
-				 gnutls_strerror(result));
+				 credentials->gnutls.strerror(result));
 	if (asprintf(&revoked, "%s/ca-crl.pem", folder) < 0)
 		return error_system(ENOMEM, "TLS");
 	if (access(revoked, F_OK) < 0)
 		return NULL;
-	result = gnutls_certificate_set_x509_crl_file(credentials->certificates, revoked,
-						      GNUTLS_X509_FMT_PEM);
-	return result < 0 ? error_new(EINVAL, "TLS: '%s': %s", revoked, gnutls_strerror(result))
+	result = credentials->gnutls.certificate_set_x509_crl_file(credentials->certificates,
+								   revoked, GNUTLS_X509_FMT_PEM);
+	return result < 0 ? error_new(EINVAL, "TLS: '%s': %s", revoked,
+				      credentials->gnutls.strerror(result))
 			  : NULL;
 }
 
@@ -88,10 +91,10 @@ static struct error *load_own(struct tls_credentials *credentials, const char *f
 	TRY(file_path(folder, credentials->server ? "server-cert.pem" : "client-cert.pem",
 		      &certificate));
 	TRY(file_path(folder, credentials->server ? "server-key.pem" : "client-key.pem", &key));
-	result = gnutls_certificate_set_x509_key_file(credentials->certificates, certificate, key,
-						      GNUTLS_X509_FMT_PEM);
+	result = credentials->gnutls.certificate_set_x509_key_file(
+	    credentials->certificates, certificate, key, GNUTLS_X509_FMT_PEM);
 	return result < 0 ? error_new(EINVAL, "TLS: '%s' with '%s': %s", certificate, key,
-				      gnutls_strerror(result))
+				      credentials->gnutls.strerror(result))
 			  : NULL;
 }
 
@@ -105,7 +108,8 @@ struct error *tls_credentials_load(const char *folder, bool server, const char *
 	credentials->server = server;
 	if (hostname && !(credentials->hostname = strdup(hostname)))
 		return error_system(ENOMEM, "TLS");
-	if (gnutls_certificate_allocate_credentials(&credentials->certificates) < 0)
+	TRY(gnutls_library_load(&credentials->gnutls));
+	if (credentials->gnutls.certificate_allocate_credentials(&credentials->certificates) < 0)
 		return error_system(ENOMEM, "TLS");
 	TRY(load_authority(credentials, folder));
 	TRY(load_own(credentials, folder));
@@ -122,7 +126,7 @@ static ssize_t push(gnutls_transport_ptr_t context, const giovec_t *parts, int c
 	ssize_t sent = sendmsg(session->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 	if (sent < 0)
-		gnutls_transport_set_errno(session->session, errno);
+		session->gnutls->transport_set_errno(session->session, errno);
 	return sent;
 }
 
@@ -132,7 +136,7 @@ static ssize_t pull(gnutls_transport_ptr_t context, void *bytes, size_t size)
 	ssize_t got = recv(session->fd, bytes, size, MSG_DONTWAIT);
 
 	if (got < 0)
-		gnutls_transport_set_errno(session->session, errno);
+		session->gnutls->transport_set_errno(session->session, errno);
 	return got;
 }
 
@@ -141,7 +145,7 @@ void tls_session_free(struct tls_session *session)
 	if (!session)
 		return;
 	if (session->session)
-		gnutls_deinit(session->session);
+		session->gnutls->deinit(session->session);
 	pthread_mutex_destroy(&session->lock);
 	free(session);
 }
@@ -156,26 +160,28 @@ struct error *tls_session_create(struct tls_credentials *credentials, int fd,
 	if (!session)
 		return error_system(ENOMEM, "TLS");
 	pthread_mutex_init(&session->lock, NULL);
+	session->gnutls = &credentials->gnutls;
 	session->credentials = credentials;
 	session->fd = fd;
 	/* Each session is used once: tickets to go on with it would only be in the way. */
-	failure = gnutls_init(&session->session,
-			      flags | GNUTLS_NONBLOCK | GNUTLS_NO_TICKETS | GNUTLS_NO_SIGNAL);
+	failure = session->gnutls->init(
+	    &session->session, flags | GNUTLS_NONBLOCK | GNUTLS_NO_TICKETS | GNUTLS_NO_SIGNAL);
 	if (failure >= 0)
-		failure = gnutls_priority_set_direct(session->session, PRIORITIES, NULL);
+		failure = session->gnutls->priority_set_direct(session->session, PRIORITIES, NULL);
 	if (failure >= 0)
-		failure = gnutls_credentials_set(session->session, GNUTLS_CRD_CERTIFICATE,
-						 credentials->certificates);
+		failure = session->gnutls->credentials_set(session->session, GNUTLS_CRD_CERTIFICATE,
+							   credentials->certificates);
 	if (failure < 0) {
 		tls_session_free(session);
-		return error_new(ENOMEM, "TLS: %s", gnutls_strerror(failure));
+		return error_new(ENOMEM, "TLS: %s", credentials->gnutls.strerror(failure));
 	}
 	if (credentials->server)
-		gnutls_certificate_server_set_request(session->session, GNUTLS_CERT_REQUIRE);
-	gnutls_handshake_set_timeout(session->session, 0); /* whoever polls has one */
-	gnutls_transport_set_ptr(session->session, session);
-	gnutls_transport_set_vec_push_function(session->session, push);
-	gnutls_transport_set_pull_function(session->session, pull);
+		session->gnutls->certificate_server_set_request(session->session,
+								GNUTLS_CERT_REQUIRE);
+	session->gnutls->handshake_set_timeout(session->session, 0); /* whoever polls has one */
+	session->gnutls->transport_set_ptr(session->session, session);
+	session->gnutls->transport_set_vec_push_function(session->session, push);
+	session->gnutls->transport_set_pull_function(session->session, pull);
 	*result = session;
 	return NULL;
 }
@@ -192,37 +198,39 @@ static struct error *verify(struct tls_session *session)
 	gnutls_datum_t text = {};
 	unsigned int status = 0;
 	struct error *error;
-	int result = gnutls_certificate_verify_peers(
+	int result = session->gnutls->certificate_verify_peers(
 	    session->session, data, credentials->hostname && !credentials->server ? 2 : 1, &status);
 
 	if (result < 0)
 		return error_new(EACCES, "TLS: the other end has no valid certificate: %s",
-				 gnutls_strerror(result));
+				 session->gnutls->strerror(result));
 	if (!status)
 		return NULL;
-	result = gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
+	result = session->gnutls->certificate_verification_status_print(status, GNUTLS_CRT_X509,
+									&text, 0);
 	error = error_new(EACCES, "TLS: the certificate of the other end is refused: %s",
 			  result < 0 ? "it is not valid" : (char *)text.data);
-	gnutls_free(text.data);
+	(*session->gnutls->free)(text.data);
 	/* Or it would only see the connection end. */
-	gnutls_alert_send(session->session, GNUTLS_AL_FATAL, GNUTLS_A_BAD_CERTIFICATE);
+	session->gnutls->alert_send(session->session, GNUTLS_AL_FATAL, GNUTLS_A_BAD_CERTIFICATE);
 	return error;
 }
 
 static short wanted(const struct tls_session *session)
 {
-	return gnutls_record_get_direction(session->session) ? POLLOUT : POLLIN;
+	return session->gnutls->record_get_direction(session->session) ? POLLOUT : POLLIN;
 }
 
 static struct error *failed(const struct tls_session *session, int result)
 {
 	if (result == GNUTLS_E_FATAL_ALERT_RECEIVED)
-		return error_new(ECONNRESET, "TLS: the other end says: %s",
-				 gnutls_alert_get_name(gnutls_alert_get(session->session)));
+		return error_new(
+		    ECONNRESET, "TLS: the other end says: %s",
+		    session->gnutls->alert_get_name(session->gnutls->alert_get(session->session)));
 	if (result == GNUTLS_E_PREMATURE_TERMINATION || result == GNUTLS_E_PUSH_ERROR ||
 	    result == GNUTLS_E_PULL_ERROR)
 		return error_new(ECONNRESET, "the other end has closed the connection");
-	return error_new(EPROTO, "TLS: %s", gnutls_strerror(result));
+	return error_new(EPROTO, "TLS: %s", session->gnutls->strerror(result));
 }
 
 static bool again(int result)
@@ -238,8 +246,8 @@ struct error *tls_handshake(struct tls_session *session, short *events)
 	if (session->handshaken)
 		return NULL;
 	do
-		result = gnutls_handshake(session->session);
-	while (result < 0 && !again(result) && !gnutls_error_is_fatal(result));
+		result = session->gnutls->handshake(session->session);
+	while (result < 0 && !again(result) && !session->gnutls->error_is_fatal(result));
 	if (again(result)) {
 		*events = wanted(session);
 		return NULL;
@@ -259,8 +267,8 @@ struct error *tls_send(struct tls_session *session, const void *bytes, size_t si
 		ssize_t sent;
 
 		pthread_mutex_lock(&session->lock);
-		sent = gnutls_record_send(session->session, (const uint8_t *)bytes + *done,
-					  size - *done);
+		sent = session->gnutls->record_send(session->session,
+						    (const uint8_t *)bytes + *done, size - *done);
 		pthread_mutex_unlock(&session->lock);
 		if (sent >= 0)
 			*done += (size_t)sent;
@@ -282,9 +290,10 @@ struct error *tls_receive(struct tls_session *session, void *bytes, size_t size,
 	*got = 0;
 	do {
 		pthread_mutex_lock(&session->lock);
-		result = gnutls_record_recv(session->session, bytes, size);
+		result = session->gnutls->record_recv(session->session, bytes, size);
 		pthread_mutex_unlock(&session->lock);
-	} while (result < 0 && !again((int)result) && !gnutls_error_is_fatal((int)result));
+	} while (result < 0 && !again((int)result) &&
+		 !session->gnutls->error_is_fatal((int)result));
 	if (result >= 0)
 		*got = (size_t)result;
 	else if (again((int)result))

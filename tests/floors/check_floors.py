@@ -29,7 +29,7 @@ FLOORS = {
 }
 
 # What each library needs from outside.
-MIGRATION_LIBRARIES = ["-ljansson", "-lxxhash", "-luring", "-lgnutls", "-lzstd"]
+MIGRATION_LIBRARIES = ["-ljansson", "-lxxhash", "-luring", "-lzstd"]
 SYSTEM_LIBRARIES = {"snapshot": ["-ljansson", "-lxxhash"], "migration": MIGRATION_LIBRARIES,
                     "virtio": ["-ljansson", "-luring"], "machine": MIGRATION_LIBRARIES, "control": MIGRATION_LIBRARIES}
 

@@ -447,6 +447,17 @@ def test_nobody_there_is_told(pair, tmp_path):
     source.finish()
 
 
+def test_host_without_the_tls_library_is_told_what_to_install(tmp_path):
+    """It is loaded when it is wanted: the machine that was started before that stays."""
+    tls.make(tmp_path / "tls", "there.example")
+    (tmp_path / "libgnutls.so.30").touch()
+    with Source(tmp_path, "counting", cmdline=COUNTING, environment={"LD_LIBRARY_PATH": str(tmp_path)}) as source:
+        failed = source.migrate(f"unix:{tmp_path}/nobody", "--tls", tmp_path / "tls", "--tls-name", "there.example", check=False)
+        assert failed.returncode == 1
+        assert "GnuTLS is not usable" in failed.stderr and "install libgnutls.so.30" in failed.stderr
+        source.wait_lines(3)
+
+
 def test_second_migration_is_refused_meanwhile(pair, tmp_path):
     source, destination = pair
     with socket.socket(socket.AF_UNIX) as silent:

@@ -201,10 +201,11 @@ class TestRunningGuest:
         assert guest.qmp.command("query-status")["status"] == "running"
 
     def test_the_power_button_reaches_the_guest(self, guest):
-        guest.sh("(head -c 16 /dev/input/event0 >/tmp/pressed &)")
+        # The shell itself opens the button, so that the press cannot come before that.
+        guest.sh("until [ -e /dev/input/event0 ]; do sleep 0.1; done; { head -c 16 <&3 >/tmp/pressed & } 3</dev/input/event0")
         guest.qmp.command("system_powerdown")
         guest.qmp.event("POWERDOWN")
-        wait_until(lambda: guest.sh("stat -c %s /tmp/pressed") == "16", 30, lambda: "no key was pressed")
+        wait_until(lambda: guest.sh("stat -c %s /tmp/pressed") == "16", 60, lambda: "no key was pressed")
 
     def test_power_off_ends_the_machine(self, guest):
         qmp = guest.qmp
