@@ -58,6 +58,10 @@ DEFINE_CLEANUP(migration_link, struct migration_link *, migration_link_close)
 /* Where a destination listens ("tcp:127.0.0.1:38211"), else the address as it was given. */
 const char *migration_link_address(const struct migration_link *link);
 
+/*
+ * Each of these takes over all descriptors of an fd: address, also on error: what is left of them is
+ * closed with the link.
+ */
 struct error *migration_link_connect(struct migration_link *link) MUST_CHECK;
 /*
  * Waits for a source for ever; one that does not make all its connections is forgotten. Listens to

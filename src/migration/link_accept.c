@@ -313,6 +313,7 @@ struct error *migration_link_accept(struct migration_link *link)
 {
 	struct acceptance acceptance = {.link = link};
 
+	link->address->owns_fds = true;
 	if (link->listener) {
 		TRY(listen_for_all(link));
 		transport_listener_close(TAKE_PTR(link->listener));

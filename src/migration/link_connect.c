@@ -51,6 +51,7 @@ static struct error *connect_one(struct migration_link *link, enum wire_channel 
 
 struct error *migration_link_connect(struct migration_link *link)
 {
+	link->address->owns_fds = true;
 	TRY(connect_one(link, WIRE_CHANNEL_MAIN, 0, &link->main));
 	for (uint32_t i = 0; i < link->channels; i++)
 		TRY(connect_one(link, WIRE_CHANNEL_DATA, i, &link->data[i]));

@@ -43,7 +43,8 @@ struct transport_address {
 	char *port; /* TCP: a number or a service */
 	unsigned int vsock_cid, vsock_port;
 	uint32_t fd_count;
-	int fds[TRANSPORT_FDS_MAX]; /* numbers, not owned */
+	int fds[TRANSPORT_FDS_MAX]; /* -1: a connection has taken it over */
+	bool owns_fds;		    /* those that are left are closed by free; false at first */
 };
 
 /* @listening: for transport_listen, and so what is empty has a meaning. */
@@ -61,9 +62,9 @@ struct error *transport_adopt(int fd, const char *name, struct transport **trans
 /*
  * Connects to @address: its @number-th connection (from 0: the main one), which messages and
  * commands call @label. Waits at most @timeout_ms, and ends when @cancel_fd becomes readable. The
- * descriptor of an fd: address becomes the transport's own.
+ * descriptor of an fd: address becomes the transport's own, and is closed on error.
  */
-struct error *transport_connect(const struct transport_address *address, uint32_t number,
+struct error *transport_connect(struct transport_address *address, uint32_t number,
 				const char *label, int cancel_fd, int timeout_ms,
 				struct transport **transport) MUST_CHECK;
 /* Closes without a word; a command is ended. Nobody may be using it. Accepts NULL. */

@@ -10,6 +10,8 @@ void transport_address_free(struct transport_address *address)
 {
 	if (!address)
 		return;
+	for (uint32_t i = 0; address->owns_fds && i < address->fd_count; i++)
+		close_fd(&address->fds[i]);
 	free(address->text);
 	free(address->host);
 	free(address->port);

@@ -98,13 +98,13 @@ static struct error *connect_vsock(const struct attempt *attempt, int *fd)
 	return explain(attempt, connect_to(attempt, (struct sockaddr *)&where, sizeof(where), fd));
 }
 
-static struct error *connect_fd(const struct attempt *attempt, uint32_t number, int *fd)
+static struct error *connect_fd(struct transport_address *address, uint32_t number,
+				const char *name, int *fd)
 {
-	if (number >= attempt->address->fd_count)
+	if (number >= address->fd_count || address->fds[number] < 0)
 		return error_usage("'%s' has %u descriptors, and there is none for %s",
-				   attempt->address->text, attempt->address->fd_count,
-				   attempt->name);
-	*fd = attempt->address->fds[number];
+				   address->text, address->fd_count, name);
+	*fd = TAKE_FD(address->fds[number]);
 	return NULL;
 }
 
@@ -121,7 +121,7 @@ static struct error *connect_exec(const struct attempt *attempt, const char *lab
 	return child_start(command, CHILD_BOTH, fd, child);
 }
 
-struct error *transport_connect(const struct transport_address *address, uint32_t number,
+struct error *transport_connect(struct transport_address *address, uint32_t number,
 				const char *label, int cancel_fd, int timeout_ms,
 				struct transport **transport)
 {
@@ -146,7 +146,7 @@ struct error *transport_connect(const struct transport_address *address, uint32_
 		TRY(connect_vsock(&attempt, &fd));
 		break;
 	case TRANSPORT_FD:
-		TRY(connect_fd(&attempt, number, &fd));
+		TRY(connect_fd(address, number, name, &fd));
 		break;
 	case TRANSPORT_EXEC:
 		TRY(connect_exec(&attempt, label, &fd, &child));

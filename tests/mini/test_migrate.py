@@ -662,6 +662,34 @@ def test_cancelled_migration_leaves_the_guest_and_a_later_one_succeeds(tmp_path)
             check_moved(source, second)
 
 
+@pytest.mark.parametrize("end", ["cancelled", "broken"])
+def test_descriptors_of_a_migration_that_came_to_nothing_are_closed(tmp_path, end):
+    def open_files():
+        return len(os.listdir(f"/proc/{source.process.pid}/fd"))
+
+    with Source(tmp_path, "counting", cmdline=COUNTING) as source:
+        source.wait_lines(1)
+        before = open_files()
+        pairs = [socket.socketpair() for _ in range(5)]
+        mine = [end.fileno() for end, _ in pairs]
+        subprocess.run([GODWIT, "migrate", source.name, "fd:" + "+".join(map(str, mine)), "--channels", "4", "--no-wait"],
+                       env=source.environment, pass_fds=mine, timeout=LIMIT, check=True)
+        for here, _ in pairs:
+            here.close()
+        pairs[0][1].settimeout(LIMIT)
+        assert pairs[0][1].recv(8) == b"GODWMIGR"  # only the first connection is made yet
+        if end == "cancelled":
+            source.cli("jobs", source.name, "--cancel", source.job()["id"])
+        else:
+            pairs[0][1].close()
+        assert source.wait_job(source.job()["id"])["error"]
+        for _, there in pairs[1:]:
+            there.settimeout(LIMIT)
+            assert there.recv(1) == b""
+        source.wait_text(lambda text: open_files() <= before)
+        source.finish()
+
+
 def test_limits_can_be_changed_meanwhile(pair, tmp_path):
     source, destination = pair
     source.migrate(f"unix:{tmp_path}/socket", "--bandwidth", "1K", "--no-wait")

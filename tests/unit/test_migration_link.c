@@ -233,6 +233,44 @@ static void test_too_few_descriptors(void **unused)
 	close(ends[1]);
 }
 
+/* Whoever is at their other ends must learn that nobody will come. */
+static void test_unused_descriptors_are_closed(void **unused)
+{
+	struct migration_link_options options = {.channels = 2};
+	struct migration_link *link;
+	int ends[3][2];
+	struct error *error;
+	char address[64];
+	char byte;
+
+	for (int side = 0; side < 2; side++) {
+		for (int i = 0; i < 3; i++)
+			assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends[i]), 0);
+		snprintf(address, sizeof(address), "fd:%d+%d+%d", ends[0][0], ends[1][0],
+			 ends[2][0]);
+		options.address = address;
+		/* Until it connects they are the caller's. */
+		assert_no_error(migration_link_open(side ? MIGRATION_DESTINATION : MIGRATION_SOURCE,
+						    &options, &link));
+		migration_link_close(link);
+		for (int i = 0; i < 3; i++)
+			assert_true(fcntl(ends[i][0], F_GETFD) >= 0);
+		assert_no_error(migration_link_open(side ? MIGRATION_DESTINATION : MIGRATION_SOURCE,
+						    &options, &link));
+		assert_int_equal(shutdown(ends[0][1], SHUT_WR), 0);
+		error = side ? migration_link_accept(link) : migration_link_connect(link);
+		assert_non_null(error);
+		error_free(error);
+		migration_link_close(link);
+		for (int i = 0; i < 3; i++) {
+			while (recv(ends[i][1], &byte, 1, MSG_DONTWAIT) == 1)
+				;
+			assert_int_equal(recv(ends[i][1], &byte, 1, MSG_DONTWAIT), 0);
+			close(ends[i][1]);
+		}
+	}
+}
+
 static void test_pipe_is_refused(void **unused)
 {
 	struct migration_link_options options = {.channels = 1};
@@ -746,6 +784,7 @@ int main(void)
 	    cmocka_unit_test(test_vsock),
 	    cmocka_unit_test(test_descriptors),
 	    cmocka_unit_test(test_too_few_descriptors),
+	    cmocka_unit_test(test_unused_descriptors_are_closed),
 	    cmocka_unit_test(test_pipe_is_refused),
 	    cmocka_unit_test(test_commands),
 	    cmocka_unit_test(test_bad_addresses),
