@@ -21,6 +21,7 @@ FLOORS = {
     "pci": ["base"],
     "snapshot": ["base"],
     "vhost_user": ["base"],
+    "rdma": ["base"],
     "migration": ["memory", "snapshot"],
     "virtio": ["memory", "pci"],
     "machine": ["kvm", "virtio", "migration"],
