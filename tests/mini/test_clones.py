@@ -4,68 +4,32 @@
 import hashlib
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
 
 from support.mapped_ram import PAGE, Snapshot
-from support.vm import BUILD, KIB, MIB, Failure, Machine
+from support.vm import KIB, MIB, Machine
+from test_save_restore import ENDLESS, GENERATION, LIMIT, Going, Original, goes_on, memory_of
 
-GUESTS = BUILD / "tests/mini"
-LIMIT = 240  # an emulated processor executes a million instructions a second
-GENERATION = 0xfe000
 COUNTED = 0x2000000  # where the guest counts in boot memory
 
 
-class Original(Machine):
+class Counting(Original):
     """A guest that counts in pages of its memory, in boot memory and in every other block of elastic memory."""
 
-    def __init__(self, folder, *arguments, memory="64M", cmdline="pages=256 steps=100000", guest="counting"):
-        self.log = Path(folder) / "original.log"
-        super().__init__("--kernel", GUESTS / f"{guest}.elf", "--cmdline", f"mini {cmdline}", "--memory", memory,
-                         "--on-crash=exit", "--serial", f"file:{self.log}", *arguments, serial=False, console=False)
+    def __init__(self, folder, *arguments, cmdline=f"pages=256 steps={ENDLESS}", **options):
+        super().__init__(folder, "counting", *arguments, cmdline=cmdline, **options)
 
 
-class Clone(Machine):
+class Clone(Going, Machine):
     COMMAND = ("restore",)
     count = 0
 
     def __init__(self, folder, file, *arguments, way=("--clone",), **options):
         Clone.count += 1
-        self.log = Path(folder) / f"clone{Clone.count}.log"
-        super().__init__(file, *way, "--serial", f"file:{self.log}", *arguments, serial=False, console=False,
+        super().__init__(file, *way, *self.start(folder, f"clone{Clone.count}"), *arguments, serial=False, console=False,
                          **options)
-
-    def verified(self):
-        end = time.monotonic() + LIMIT
-        while not self.qmp.command("godwit-restore")["resident"]:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        return self
-
-
-def said(vm):
-    return vm.log.read_text().replace("\r", "") if vm.log.exists() else ""
-
-
-def wait_lines(vm, count):
-    return wait_said(vm, lambda text: text.count("\n") >= count)
-
-
-def wait_said(vm, condition):
-    end = time.monotonic() + LIMIT
-    while not condition(said(vm)):
-        vm.check_alive()
-        if time.monotonic() > end:
-            raise Failure(f"{vm.name} says {said(vm)[-500:]!r}")
-        time.sleep(0.02)
-    assert "FAIL" not in said(vm)
-    return vm
-
-
-def counted(steps):
-    return "".join(f"step {n}\n" for n in range(1, steps + 1)) + "done\n"
 
 
 def save(vm, file, *options):
@@ -77,8 +41,8 @@ def save(vm, file, *options):
 @pytest.fixture
 def snapshot(tmp_path):
     """Of a guest that has counted to 3 and counts on without an end."""
-    with Original(tmp_path) as vm:
-        return save(wait_lines(vm, 3), tmp_path / "snap")
+    with Counting(tmp_path) as vm:
+        return save(vm.wait_lines(3), tmp_path / "snap")
 
 
 def refused(vm, file, *arguments):
@@ -86,13 +50,6 @@ def refused(vm, file, *arguments):
     result = vm.cli("restore", file, "--name", "refused", "--serial", f"file:{log}", *arguments, check=False)
     assert result.returncode in (1, 2) and (not log.exists() or log.read_text() == "")
     return result.stderr.strip()
-
-
-def memory_of(vm, file, folder):
-    out = Path(folder) / f"{Path(file).name}.raw"
-    out.unlink(missing_ok=True)
-    vm.cli("snapshot", "export", file, out, "--raw", "memory0")
-    return out.read_bytes()
 
 
 def rollup(vm):
@@ -117,11 +74,9 @@ def damage(file, offset):
 
 
 def test_several_clones_go_on_at_once_each_for_itself(tmp_path):
-    steps = 24
-    with Original(tmp_path, "--elastic", "id=mem0,max=64M,size=64M", cmdline=f"pages=128 steps={steps} elastic=2") as vm:
-        wait_lines(vm, 3)
-        file = save(vm, tmp_path / "snap")
-        vm.kill()
+    with Counting(tmp_path, "--elastic", "id=mem0,max=64M,size=64M",
+                  cmdline=f"pages=128 steps={ENDLESS} elastic=2") as vm:
+        file = save(vm.wait_lines(3), tmp_path / "snap")
     before = digest(file)
     clones = [Clone(tmp_path, file) for _ in range(3)]
     try:
@@ -130,11 +85,10 @@ def test_several_clones_go_on_at_once_each_for_itself(tmp_path):
             if number == 0:
                 clone.cli("pause", clone.name)
         for clone in clones[1:]:
-            assert clone.wait(LIMIT) == 0
-            assert counted(steps).endswith(said(clone))
+            goes_on(clone, 10)
         clones[0].cli("resume", clones[0].name)
-        assert clones[0].wait(LIMIT) == 0
-        assert counted(steps).endswith(said(clones[0]))
+        for clone in clones:
+            goes_on(clone, 10)
     finally:
         for clone in clones:
             clone.kill()
@@ -153,12 +107,10 @@ def test_each_clone_has_an_id_of_its_own(tmp_path, snapshot):
 
 
 def test_processor_of_a_clone_goes_on(tmp_path):
-    count = 60
-    with Original(tmp_path, guest="moving", cmdline=f"rounds={count}") as vm:
-        file = save(wait_lines(vm, 3), tmp_path / "snap")
+    with Original(tmp_path, "moving", cmdline=f"rounds={ENDLESS}") as vm:
+        file = save(vm.wait_lines(3), tmp_path / "snap")
     with Clone(tmp_path, file, "--verify", "first") as vm:
-        assert vm.wait(LIMIT) == 0
-        assert "".join(f"round {n}\n" for n in range(1, count + 1)).endswith(said(vm).removesuffix("done\n"))
+        goes_on(vm, 30)
 
 
 # --- They share ---------------------------------------------------------------------------------------
@@ -167,15 +119,15 @@ def test_processor_of_a_clone_goes_on(tmp_path):
 def test_pages_are_shared_until_they_are_written_to(tmp_path):
     """64 MiB of content, of which the guest touches little: four clones together hold it once."""
     size, pages = 64 * MIB, 16384
-    with Original(tmp_path, memory="128M", cmdline=f"pages={pages} steps=100000") as vm:
-        wait_lines(vm, 1)
+    with Counting(tmp_path, memory="128M", cmdline=f"pages={pages} steps={ENDLESS}") as vm:
+        vm.wait_lines(1)
         vm.cli("pause", vm.name)
         file = save(vm, tmp_path / "snap")
     clones = []
     try:
         for _ in range(4):
             clones.append(Clone(tmp_path, file, "--paused"))
-            clones[-1].verified()
+            clones[-1].wait_resident()
         for clone in clones:
             summary = clone.qmp.command("godwit-memory")["summary"]
             assert summary["resident"] < MIB
@@ -194,7 +146,7 @@ def test_pages_are_shared_until_they_are_written_to(tmp_path):
         # Once it has counted through it all, it is its own.
         clone = clones[0]
         clone.cli("resume", clone.name)
-        wait_lines(clone, 3)
+        clone.wait_lines(3)
         summary = clone.qmp.command("godwit-memory")["summary"]
         assert summary["resident"] >= size
         assert clones[1].qmp.command("godwit-memory")["summary"]["resident"] < MIB
@@ -205,27 +157,28 @@ def test_pages_are_shared_until_they_are_written_to(tmp_path):
 
 def test_shared_and_own_pages_are_reported(tmp_path, snapshot):
     with Clone(tmp_path, snapshot) as vm:
-        wait_lines(vm, 3)
+        vm.wait_lines(3)
         memory = vm.qmp.command("godwit-memory")
         assert memory["regions"][0]["backing"] == "anon"
         assert memory["summary"]["resident"] >= 256 * 4 * KIB
         assert memory["summary"]["shared"] == sum(region["shared"] or 0 for region in memory["regions"])
-        report = vm.verified().qmp.command("godwit-restore")
+        report = vm.wait_resident()
         assert report["clone"] and report["done"] == report["total"] >= 256 * 4 * KIB
 
 
 def test_memory_that_is_unplugged_comes_back_as_zeros(tmp_path):
     """A reset unplugs what the snapshot had plugged and filled; the guest plugs it again and counts from 0."""
-    with Original(tmp_path, "--elastic", "id=mem0,max=64M,size=64M", cmdline="pages=0 steps=100000 elastic=2") as vm:
-        file = save(wait_lines(vm, 3), tmp_path / "snap")
+    with Counting(tmp_path, "--elastic", "id=mem0,max=64M,size=64M", reboot=True,
+                  cmdline=f"pages=0 steps={ENDLESS} elastic=2") as vm:
+        file = save(vm.wait_lines(3), tmp_path / "snap")
     with Clone(tmp_path, file) as vm:
-        wait_lines(vm, 2)
+        vm.wait_lines(2)
         vm.cli("reset", vm.name)
-        wait_said(vm, lambda text: "step 1\nstep 2\n" in text)
+        vm.wait_text(lambda text: "step 1\nstep 2\n" in text)
         assert vm.elastic("mem0")["size"] == 4 * MIB
         copy = save(vm, tmp_path / "copy")
     with Clone(tmp_path, copy, way=()) as vm:
-        wait_lines(vm, 2)
+        vm.wait_lines(2)
 
 
 # --- They are saved -----------------------------------------------------------------------------------
@@ -241,14 +194,14 @@ def test_a_clone_is_saved_whole_whether_it_has_touched_a_page_or_not(tmp_path, s
         differing = {at // 4096 for at in range(0, len(image), 4096) if image[at:at + 4096] != original[at:at + 4096]}
         assert differing == {GENERATION // 4096}
         vm.cli("resume", vm.name)
-        wait_lines(vm, 3)
+        vm.wait_lines(3)
         later = save(vm, tmp_path / "later", *options)
         if based:
             assert os.stat(copy).st_blocks * 512 < MIB
             assert "cannot be shared" in refused(vm, later, "--clone")
     with Clone(tmp_path, later, way=("--lazy",)) as vm:
-        wait_lines(vm, 3)
-        assert int(said(vm).splitlines()[0].split()[1]) > 4
+        vm.wait_lines(3)
+        assert int(vm.text().splitlines()[1].split()[1]) > 5
 
 
 def test_a_running_clone_cannot_be_saved_live(tmp_path, snapshot):
@@ -256,18 +209,18 @@ def test_a_running_clone_cannot_be_saved_live(tmp_path, snapshot):
         vm.qmp.command("query-status")
         result = vm.cli("save", vm.name, tmp_path / "copy", "--live", check=False)
         assert result.returncode == 1 and "is a clone's" in result.stderr
-        wait_lines(vm, 3)
+        vm.wait_lines(3)
         save(vm, tmp_path / "copy")
 
 
 def test_a_snapshot_that_is_saved_over_stays_with_its_clones(tmp_path, snapshot):
     with Clone(tmp_path, snapshot) as first:
-        wait_lines(first, 2)
+        first.wait_lines(2)
         with Clone(tmp_path, snapshot) as second:
-            wait_lines(second, 3)
+            second.wait_lines(3)
             save(second, snapshot)
         snapshot.unlink()
-        wait_lines(first, 6)
+        first.wait_lines(6)
 
 
 # --- What is wrong with the file ----------------------------------------------------------------------
@@ -278,12 +231,12 @@ def test_damage_is_found_when_it_was_asked_for(tmp_path, snapshot, when):
     damage(snapshot, COUNTED + 100)
     with Clone(tmp_path, snapshot, "--verify", when) as vm:
         if when == "never":
-            wait_lines(vm, 2)
+            vm.wait_lines(2)
             return
         assert vm.wait(LIMIT) == 1
         assert "checksum" in vm.stderr()
         if when == "first":
-            assert said(vm) == ""
+            assert vm.text() == ""
         else:
             assert "the VM ends" in vm.stderr()
 
@@ -295,7 +248,7 @@ def test_what_is_in_a_hole_is_damage(tmp_path, snapshot):
                 if not block.stored(page) and any(block.stored(other) for other in range(page - page % 64, page)))
     damage(snapshot, page * PAGE)
     with Clone(tmp_path, snapshot, way=()) as vm:  # for a restore that reads what is stored, it is none
-        wait_lines(vm, 2)
+        vm.wait_lines(2)
     with Clone(tmp_path, snapshot) as vm:
         assert vm.wait(LIMIT) == 1
         assert "checksum" in vm.stderr()
@@ -326,9 +279,9 @@ def test_what_does_not_go_together_is_refused_by_name(tmp_path, snapshot, option
 
 
 def test_other_backings_become_anonymous(tmp_path):
-    with Original(tmp_path, memory=f"64M,backing=file:{tmp_path}/ram") as vm:
-        file = save(wait_lines(vm, 3), tmp_path / "snap")
+    with Counting(tmp_path, memory=f"64M,backing=file:{tmp_path}/ram") as vm:
+        file = save(vm.wait_lines(3), tmp_path / "snap")
         with Clone(tmp_path, file) as first, Clone(tmp_path, file) as second:  # while the file is in use
-            wait_lines(first, 2)
-            wait_lines(second, 2)
+            first.wait_lines(2)
+            second.wait_lines(2)
             assert "backed by file:" in first.stderr()

