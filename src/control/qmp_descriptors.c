@@ -30,15 +30,31 @@ static void forget(struct qmp_descriptors *descriptors, int place)
 	free(TAKE_PTR(descriptors->named[place].name));
 }
 
+/* The oldest that has no name yet, the caller's from now on, or -1. */
+static int take_oldest(struct qmp_descriptors *descriptors)
+{
+	int fd;
+
+	if (!descriptors->waiting_count)
+		return -1;
+	fd = descriptors->waiting[0];
+	descriptors->waiting_count--;
+	memmove(descriptors->waiting, descriptors->waiting + 1,
+		descriptors->waiting_count * sizeof(descriptors->waiting[0]));
+	return fd;
+}
+
 struct error *qmp_descriptors_name(struct qmp_descriptors *descriptors, const char *name)
 {
+	/* Refused or not: the next name is for the next one. */
+	AUTO_CLOSE int fd = take_oldest(descriptors);
 	int place = find(descriptors, name);
 	char *copy;
 
 	if (!*name || (*name >= '0' && *name <= '9'))
 		return error_usage("fdname '%s': a name must not be empty or begin with a digit",
 				   name);
-	if (!descriptors->waiting_count)
+	if (fd < 0)
 		return error_usage("no file descriptor came with the message (SCM_RIGHTS)");
 	if (place >= 0)
 		forget(descriptors, place);
@@ -51,10 +67,7 @@ struct error *qmp_descriptors_name(struct qmp_descriptors *descriptors, const ch
 	if (!copy)
 		return error_system(ENOMEM, "fdname");
 	descriptors->named[place].name = copy;
-	descriptors->named[place].fd = descriptors->waiting[0];
-	descriptors->waiting_count--;
-	memmove(descriptors->waiting, descriptors->waiting + 1,
-		descriptors->waiting_count * sizeof(descriptors->waiting[0]));
+	descriptors->named[place].fd = TAKE_FD(fd);
 	return NULL;
 }
 

@@ -23,7 +23,7 @@ struct qmp_descriptors {
 
 /* Takes @fd over. @descriptors is all zeros at first. */
 void qmp_descriptors_add(struct qmp_descriptors *descriptors, int fd);
-/* Names the oldest that waits; what had the name is closed. */
+/* Names the oldest that waits, or closes it if that is refused; what had the name is closed. */
 struct error *qmp_descriptors_name(struct qmp_descriptors *descriptors,
 				   const char *name) MUST_CHECK;
 /* Hands @name's over to the caller, in *@fd. */

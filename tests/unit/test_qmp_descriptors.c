@@ -66,6 +66,22 @@ static void test_what_cannot_be_named(void **unused)
 	qmp_descriptors_clear(&descriptors);
 }
 
+static void test_what_was_refused_a_name_does_not_get_the_next_one(void **unused)
+{
+	struct qmp_descriptors descriptors = {};
+	int first = some_fd(), second = some_fd(), fd;
+
+	qmp_descriptors_add(&descriptors, first);
+	assert_error_with(qmp_descriptors_name(&descriptors, "1"), "begin with a digit");
+	assert_false(is_open(first));
+	qmp_descriptors_add(&descriptors, second);
+	assert_no_error(qmp_descriptors_name(&descriptors, "a"));
+	assert_no_error(qmp_descriptors_take(&descriptors, "a", &fd));
+	assert_int_equal(fd, second);
+	close(fd);
+	qmp_descriptors_clear(&descriptors);
+}
+
 static void test_there_are_bounds(void **unused)
 {
 	struct qmp_descriptors descriptors = {};
@@ -90,6 +106,7 @@ int main(void)
 	    cmocka_unit_test(test_names_go_to_the_oldest),
 	    cmocka_unit_test(test_a_name_that_is_taken_changes_hands),
 	    cmocka_unit_test(test_what_cannot_be_named),
+	    cmocka_unit_test(test_what_was_refused_a_name_does_not_get_the_next_one),
 	    cmocka_unit_test(test_there_are_bounds),
 	};
 
