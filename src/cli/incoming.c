@@ -21,9 +21,9 @@
 /* What the source says, and nobody here can say otherwise. */
 static struct error *check_options(const struct cli_arguments *arguments)
 {
-	static const char *const others[] = {"cmdline", "cpus",		"memory",   "elastic",
-					     "rng",	"balloon",	"on-crash", "no-reboot",
-					     "slots",	"numa-distance"};
+	static const char *const others[] = {"cmdline",	  "cpus",  "cpu",	   "memory",
+					     "elastic",	  "rng",   "balloon",	   "on-crash",
+					     "no-reboot", "slots", "numa-distance"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
 		if (cli_has(arguments, others[i]))

@@ -20,6 +20,10 @@ const struct cli_option run_options[] = {
     {"initrd", CLI_REQUIRED, "FILE", "initial RAM disk"},
     {"cmdline", CLI_REQUIRED, "TEXT", "kernel command line"},
     {"cpus", CLI_REQUIRED, "N", "processors, 1 to 64 (default: 1)"},
+    {"cpu", CLI_REQUIRED, "MODEL",
+     "which processor: host (default), or a level for\n"
+     "guests that move, x86-64-v1 to x86-64-v4; each\n"
+     "[,+FEATURE][,-FEATURE]…"},
     {"memory", CLI_REQUIRED, "SPEC",
      "boot memory: SIZE[,backing=memfd|hugetlb|\n"
      "hugetlb-2M|hugetlb-1G|anon|file:PATH][,node=N]\n"
@@ -250,6 +254,7 @@ struct error *run_options_read(const struct cli_arguments *arguments, struct mac
 	TRY(copy_text(&config->kernel, cli_value(arguments, "kernel", NULL)));
 	TRY(copy_text(&config->initrd, cli_value(arguments, "initrd", NULL)));
 	TRY(copy_text(&config->cmdline, cli_value(arguments, "cmdline", NULL)));
+	TRY(copy_text(&config->cpu, cli_value(arguments, "cpu", NULL)));
 	TRY(copy_text(&config->serial, cli_value(arguments, "serial", serial)));
 	if (!config->kernel)
 		return error_usage("--kernel is missing: give the kernel to boot");

@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 
 #include "base/checked.h"
+#include "kvm/cpu_model.h"
 
 #define LEAF_1_ECX_X2APIC		(1U << 21)
 #define LEAF_1_ECX_TSC_DEADLINE		(1U << 24)
@@ -187,8 +188,10 @@ void kvm_cpuid_fit(struct kvm_cpuid2 *cpuid, uint32_t cpu, const struct kvm_cpu_
 }
 
 struct error *kvm_cpuid_build(struct kvm_vm *vm, uint32_t cpu,
-			      const struct kvm_cpu_topology *topology, struct kvm_cpuid2 **cpuid)
+			      const struct kvm_cpu_topology *topology, const char *model,
+			      struct kvm_cpuid2 **cpuid)
 {
+	struct cpu_model chosen;
 	AUTO_FREE struct kvm_cpuid2 *table =
 	    calloc(1, sizeof(*table) + KVM_CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
 
@@ -198,7 +201,33 @@ struct error *kvm_cpuid_build(struct kvm_vm *vm, uint32_t cpu,
 	if (ioctl(vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, table) < 0)
 		return error_system(errno,
 				    "KVM does not tell which processor features it supports");
+	TRY(cpu_model_parse(model, &chosen));
+	TRY(cpu_model_apply(&chosen, model, table));
 	kvm_cpuid_fit(table, cpu, topology, vm->physical_bits);
 	*cpuid = TAKE_PTR(table);
 	return NULL;
+}
+
+void kvm_cpuid_settle(struct kvm_cpuid2 *cpuid, int vcpu_fd)
+{
+	static const struct {
+		uint32_t function, msr;
+		enum cpuid_register which;
+		uint32_t bit;
+	} registers[] = {
+	    {0x7, 0x10a, CPUID_EDX, 1U << 29}, /* IA32_ARCH_CAPABILITIES */
+	    {0x1, 0x345, CPUID_ECX, 1U << 15}, /* IA32_PERF_CAPABILITIES */
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(registers); i++) {
+		struct {
+			struct kvm_msrs header;
+			struct kvm_msr_entry entry;
+		} one = {.header.nmsrs = 1, .entry.index = registers[i].msr};
+		const uint32_t *word =
+		    cpuid_word(cpuid, registers[i].function, 0, registers[i].which);
+
+		if (!word || !(*word & registers[i].bit))
+			ioctl(vcpu_fd, KVM_SET_MSRS, &one); /* where there is such a thing */
+	}
 }

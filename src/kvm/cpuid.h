@@ -30,10 +30,20 @@ struct kvm_cpu_topology {
  * one NUMA node.
  */
 struct kvm_cpu_topology kvm_cpu_topology_make(uint32_t cpus, uint32_t sockets);
-/* The table for processor @cpu of @vm; freed with free(). An error if KVM does not tell. */
+/*
+ * The table for processor @cpu of @vm, which is a @model (cpu_model.h; NULL: the host's); freed with
+ * free(). An error if KVM does not tell, or names what the host lacks.
+ */
 struct error *kvm_cpuid_build(struct kvm_vm *vm, uint32_t cpu,
-			      const struct kvm_cpu_topology *topology,
+			      const struct kvm_cpu_topology *topology, const char *model,
 			      struct kvm_cpuid2 **cpuid) MUST_CHECK;
+
+/*
+ * Registers that tell of features, of which @cpuid says that processor @vcpu_fd does not have them, get
+ * the value of none: KVM fills them in whether the guest can read them or not, and a host with another
+ * value would refuse to take it over.
+ */
+void kvm_cpuid_settle(struct kvm_cpuid2 *cpuid, int vcpu_fd);
 
 #define KVM_CPUID_ENTRIES_MAX 256 /* KVM's own limit */
 /*

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "kvm/cpu_features.h"
 #include "kvm/cpuid.h"
 
 #define LEAF_XSAVE	      0xd
@@ -25,41 +26,39 @@
 #define LEAF_7_ECX_OSPKE      (1U << 4)	  /* follows CR4 */
 #define LEAF_7_ECX_MAWAU      0x003e0000U /* a number */
 
-enum cpuid_register { EAX, EBX, ECX, EDX };
-
 /* Registers whose bits are features. */
 static const struct {
 	uint32_t function, index;
 	enum cpuid_register which;
 	uint32_t others; /* bits that are something else */
 } feature_words[] = {
-    {0x1, 0, ECX, LEAF_1_ECX_OSXSAVE},
-    {0x1, 0, EDX, 0},
-    {0x7, 0, EBX, LEAF_7_EBX_FDP_EXCPTN | LEAF_7_EBX_ZERO_FCS},
-    {0x7, 0, ECX, LEAF_7_ECX_OSPKE | LEAF_7_ECX_MAWAU},
-    {0x7, 0, EDX, 0},
-    {0x7, 1, EAX, 0},
-    {0x7, 1, EBX, 0},
-    {0x7, 1, ECX, 0},
-    {0x7, 1, EDX, 0},
-    {0x7, 2, EDX, 0},
-    {LEAF_XSAVE, 0, EAX, 0},
-    {LEAF_XSAVE, 0, EDX, 0},
-    {LEAF_XSAVE, 1, EAX, 0},
-    {LEAF_XSAVE, 1, ECX, 0},
-    {LEAF_XSAVE, 1, EDX, 0},
-    {0x14, 0, EBX, 0},
-    {0x14, 0, ECX, 0},
-    {0x40000001, 0, EAX, 0},
-    {0x80000001, 0, ECX, 0},
-    {0x80000001, 0, EDX, 0},
-    {0x80000007, 0, EBX, 0},
-    {0x80000007, 0, EDX, 0},
-    {LEAF_ADDRESS_SIZES, 0, EBX, 0},
-    {0x8000000a, 0, EDX, 0},
-    {0x80000021, 0, EAX, 0},
-    {0x80000021, 0, ECX, 0},
-    {0x80000022, 0, EAX, 0},
+    {0x1, 0, CPUID_ECX, LEAF_1_ECX_OSXSAVE},
+    {0x1, 0, CPUID_EDX, 0},
+    {0x7, 0, CPUID_EBX, LEAF_7_EBX_FDP_EXCPTN | LEAF_7_EBX_ZERO_FCS},
+    {0x7, 0, CPUID_ECX, LEAF_7_ECX_OSPKE | LEAF_7_ECX_MAWAU},
+    {0x7, 0, CPUID_EDX, 0},
+    {0x7, 1, CPUID_EAX, 0},
+    {0x7, 1, CPUID_EBX, 0},
+    {0x7, 1, CPUID_ECX, 0},
+    {0x7, 1, CPUID_EDX, 0},
+    {0x7, 2, CPUID_EDX, 0},
+    {LEAF_XSAVE, 0, CPUID_EAX, 0},
+    {LEAF_XSAVE, 0, CPUID_EDX, 0},
+    {LEAF_XSAVE, 1, CPUID_EAX, 0},
+    {LEAF_XSAVE, 1, CPUID_ECX, 0},
+    {LEAF_XSAVE, 1, CPUID_EDX, 0},
+    {0x14, 0, CPUID_EBX, 0},
+    {0x14, 0, CPUID_ECX, 0},
+    {0x40000001, 0, CPUID_EAX, 0},
+    {0x80000001, 0, CPUID_ECX, 0},
+    {0x80000001, 0, CPUID_EDX, 0},
+    {0x80000007, 0, CPUID_EBX, 0},
+    {0x80000007, 0, CPUID_EDX, 0},
+    {LEAF_ADDRESS_SIZES, 0, CPUID_EBX, 0},
+    {0x8000000a, 0, CPUID_EDX, 0},
+    {0x80000021, 0, CPUID_EAX, 0},
+    {0x80000021, 0, CPUID_ECX, 0},
+    {0x80000022, 0, CPUID_EAX, 0},
 };
 
 static const struct kvm_cpuid_entry2 *find(const struct kvm_cpuid2 *cpuid, uint32_t function,
@@ -116,13 +115,13 @@ static struct error *check_vendor(const struct kvm_cpuid2 *guest, const struct k
 static struct error *check_xsave_layout(const struct kvm_cpuid2 *guest,
 					const struct kvm_cpuid2 *host)
 {
-	uint64_t components =
-	    get(guest, LEAF_XSAVE, 0, EAX) | (uint64_t)get(guest, LEAF_XSAVE, 0, EDX) << 32;
+	uint64_t components = get(guest, LEAF_XSAVE, 0, CPUID_EAX) |
+			      (uint64_t)get(guest, LEAF_XSAVE, 0, CPUID_EDX) << 32;
 
 	for (uint32_t i = XSAVE_FIRST_COMPONENT; i < XSAVE_COMPONENTS; i++)
 		if ((components >> i & 1) &&
-		    (get(guest, LEAF_XSAVE, i, EAX) != get(host, LEAF_XSAVE, i, EAX) ||
-		     get(guest, LEAF_XSAVE, i, EBX) != get(host, LEAF_XSAVE, i, EBX)))
+		    (get(guest, LEAF_XSAVE, i, CPUID_EAX) != get(host, LEAF_XSAVE, i, CPUID_EAX) ||
+		     get(guest, LEAF_XSAVE, i, CPUID_EBX) != get(host, LEAF_XSAVE, i, CPUID_EBX)))
 			return error_new(ENOTSUP,
 					 "this host's processor keeps the vector registers of "
 					 "CPUID leaf 0xd.%u elsewhere than the guest's",
@@ -133,8 +132,9 @@ static struct error *check_xsave_layout(const struct kvm_cpuid2 *guest,
 struct error *kvm_cpuid_check(const struct kvm_cpuid2 *guest, const struct kvm_cpuid2 *host)
 {
 	static const char *const names[] = {"EAX", "EBX", "ECX", "EDX"};
-	uint32_t guest_bits = get(guest, LEAF_ADDRESS_SIZES, 0, EAX) & 0xff;
-	uint32_t host_bits = get(host, LEAF_ADDRESS_SIZES, 0, EAX) & 0xff;
+	uint32_t guest_bits = get(guest, LEAF_ADDRESS_SIZES, 0, CPUID_EAX) & 0xff;
+	uint32_t host_bits = get(host, LEAF_ADDRESS_SIZES, 0, CPUID_EAX) & 0xff;
+	char text[256];
 
 	TRY(check_vendor(guest, host));
 	for (size_t i = 0; i < ARRAY_SIZE(feature_words); i++) {
@@ -146,9 +146,11 @@ struct error *kvm_cpuid_check(const struct kvm_cpuid2 *guest, const struct kvm_c
 		if (missing)
 			return error_new(ENOTSUP,
 					 "the guest uses processor features that this host lacks: "
-					 "CPUID leaf 0x%" PRIx32 ".%" PRIu32
-					 " %s bits 0x%08" PRIx32,
-					 function, index, names[which], missing);
+					 "CPUID leaf 0x%" PRIx32 ".%" PRIu32 " %s bits 0x%08" PRIx32
+					 "%s",
+					 function, index, names[which], missing,
+					 cpu_features_of_bits(function, index, which, missing, text,
+							      sizeof(text)));
 	}
 	if (guest_bits > host_bits)
 		return error_new(ENOTSUP,

@@ -31,6 +31,7 @@
 #include "base/thread.h"
 #include "kvm/cpu_registers.h"
 #include "kvm/cpu_state.h"
+#include "kvm/cpuid.h"
 #include "kvm/dirty_ring.h"
 
 #define KICK_SIGNAL  SIGRTMIN
@@ -367,6 +368,7 @@ static struct error *create_vcpu(struct kvm_vcpus *vcpus, uint32_t index)
 	TRY(vcpus->options.cpuid(vcpus->options.cpuid_context, index, &vcpu->cpuid));
 	if (ioctl(vcpu->fd, KVM_SET_CPUID2, vcpu->cpuid) < 0)
 		return error_system(errno, "KVM refuses the features of vCPU %u", index);
+	kvm_cpuid_settle(vcpu->cpuid, vcpu->fd);
 	TRY(cpu_state_capture(vcpus->vm->kvm_fd, vcpu->fd, &vcpu->power_on));
 	snprintf(name, sizeof(name), "vcpu%u", index);
 	TRY(thread_start(&vcpu->thread, name, vcpu_thread, vcpu));

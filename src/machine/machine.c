@@ -21,6 +21,7 @@
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "kvm/cpu_model.h"
 #include "machine/acpi.h"
 #include "machine/machine_config.h"
 #include "machine/machine_incoming.h"
@@ -33,6 +34,7 @@ void machine_config_clear(struct machine_config *config)
 	free(config->kernel);
 	free(config->initrd);
 	free(config->cmdline);
+	free(config->cpu);
 	free(config->serial);
 	for (uint32_t i = 0; i < config->memory_count; i++)
 		ram_backing_options_clear(&config->memory[i].backing);
@@ -68,7 +70,7 @@ static struct error *make_cpuid(void *context, uint32_t index, struct kvm_cpuid2
 {
 	struct machine *machine = context;
 
-	return kvm_cpuid_build(machine->vm, index, &machine->topology, cpuid);
+	return kvm_cpuid_build(machine->vm, index, &machine->topology, machine->config.cpu, cpuid);
 }
 
 static struct error *create_vcpus(struct machine *machine)
@@ -101,6 +103,25 @@ static struct error *open_files(struct machine *machine)
 	return NULL;
 }
 
+/* Guests of a level have addresses as wide as those on other hosts. */
+static struct error *limit_addresses(struct machine *machine)
+{
+	const struct machine_config *config = &machine->config;
+	struct cpu_model model;
+	uint64_t memory = 0;
+
+	TRY(cpu_model_parse(config->cpu, &model));
+	for (uint32_t i = 0; i < config->memory_count; i++)
+		if (!checked_add(memory, config->memory[i].size, &memory))
+			memory = UINT64_MAX;
+	for (uint32_t i = 0; i < config->elastic_count; i++)
+		if (!checked_add(memory, config->elastic[i].maximum, &memory))
+			memory = UINT64_MAX;
+	machine->vm->physical_bits =
+	    cpu_model_physical_bits(&model, machine->vm->physical_bits, memory);
+	return NULL;
+}
+
 static struct error *machine_build(struct machine *machine)
 {
 	TRY(machine_config_check(&machine->config));
@@ -108,6 +129,7 @@ static struct error *machine_build(struct machine *machine)
 	TRY(machine_attention_create(machine));
 	TRY(machine_generation_create(machine));
 	TRY(kvm_vm_create(false, &machine->vm));
+	TRY(limit_addresses(machine));
 	TRY(layout_plan(&machine->config, machine->vm->physical_bits, &machine->layout));
 	TRY(machine_memory_create(machine));
 	TRY(machine_platform_create(machine));

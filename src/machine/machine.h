@@ -60,6 +60,7 @@ struct machine_config {
 	char *name;
 	char *kernel, *initrd, *cmdline; /* initrd and cmdline may be NULL */
 	uint32_t cpus;
+	char *cpu; /* which processor (cpu_model.h); NULL: the host's */
 	struct machine_memory memory[MACHINE_NODES_MAX];
 	uint32_t memory_count;
 	struct machine_elastic elastic[MACHINE_ELASTIC_MAX];

@@ -11,6 +11,7 @@
 
 #include "base/checked.h"
 #include "base/size.h"
+#include "kvm/cpu_model.h"
 
 #define PAGE_SIZE_4K KIB(4)
 
@@ -161,12 +162,14 @@ static struct error *check_nodes(const struct machine_config *config)
 
 struct error *machine_config_check(struct machine_config *config)
 {
+	struct cpu_model model;
 	uint64_t total = 0;
 
 	TRY(machine_identifier_check("--name", config->name, 63));
 	if (config->cpus < 1 || config->cpus > MACHINE_CPUS_MAX)
 		return error_usage("--cpus %u: 1 to %d are possible", config->cpus,
 				   MACHINE_CPUS_MAX);
+	TRY(error_prefix(cpu_model_parse(config->cpu, &model), "--cpu"));
 	if (!config->memory_count)
 		return error_usage("--memory is missing: give the size of boot memory, as 512M");
 	for (uint32_t i = 0; i < config->memory_count; i++) {

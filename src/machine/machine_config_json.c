@@ -79,12 +79,13 @@ json_t *machine_config_to_json(const struct machine_config *config)
 		append(&devices, json_pack("{s:s, s:s}", "kind", config->devices[i].kind, "options",
 					   config->devices[i].text));
 	/* Takes over the lists, and fails if one is not there. */
-	return json_pack("{s:s, s:s, s:s*, s:s*, s:i, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:i}",
-			 "name", config->name, "kernel", config->kernel, "initrd", config->initrd,
-			 "cmdline", config->cmdline, "cpus", (int)config->cpus, "memory", memory,
-			 "elastic", elastic, "distances", distances, "devices", devices, "serial",
-			 config->serial, "on-crash", crash_actions[config->on_crash], "no-reboot",
-			 config->no_reboot, "slots", (int)config->slots_limit);
+	return json_pack(
+	    "{s:s, s:s, s:s*, s:s*, s:s*, s:i, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:i}", "name",
+	    config->name, "kernel", config->kernel, "initrd", config->initrd, "cmdline",
+	    config->cmdline, "cpu", config->cpu, "cpus", (int)config->cpus, "memory", memory,
+	    "elastic", elastic, "distances", distances, "devices", devices, "serial",
+	    config->serial, "on-crash", crash_actions[config->on_crash], "no-reboot",
+	    config->no_reboot, "slots", (int)config->slots_limit);
 }
 
 /* --- Reading ----------------------------------------------------------------------------------- */
@@ -345,13 +346,11 @@ static struct error *crash_action_from_json(const json_t *json, enum machine_on_
 struct error *machine_config_from_json(const json_t *json, struct machine_config *config)
 {
 	static const struct field fields[] = {
-	    {"name", FIELD_TEXT},	  {"kernel", FIELD_TEXT},
-	    {"initrd", FIELD_TEXT, true}, {"cmdline", FIELD_TEXT, true},
-	    {"cpus", FIELD_NUMBER},	  {"memory", FIELD_LIST},
-	    {"elastic", FIELD_LIST},	  {"distances", FIELD_LIST},
-	    {"devices", FIELD_LIST},	  {"serial", FIELD_TEXT},
-	    {"on-crash", FIELD_TEXT},	  {"no-reboot", FIELD_BOOLEAN},
-	    {"slots", FIELD_NUMBER},	  {}};
+	    {"name", FIELD_TEXT},	   {"kernel", FIELD_TEXT},  {"initrd", FIELD_TEXT, true},
+	    {"cmdline", FIELD_TEXT, true}, {"cpus", FIELD_NUMBER},  {"cpu", FIELD_TEXT, true},
+	    {"memory", FIELD_LIST},	   {"elastic", FIELD_LIST}, {"distances", FIELD_LIST},
+	    {"devices", FIELD_LIST},	   {"serial", FIELD_TEXT},  {"on-crash", FIELD_TEXT},
+	    {"no-reboot", FIELD_BOOLEAN},  {"slots", FIELD_NUMBER}, {}};
 	json_int_t cpus, slots;
 
 	memset(config, 0, sizeof(*config));
@@ -367,6 +366,7 @@ struct error *machine_config_from_json(const json_t *json, struct machine_config
 	TRY(copy_text(json, "initrd", &config->initrd));
 	TRY(copy_text(json, "cmdline", &config->cmdline));
 	TRY(copy_text(json, "serial", &config->serial));
+	TRY(copy_text(json, "cpu", &config->cpu));
 	TRY(each(json, "memory", config, memory_from_json));
 	TRY(each(json, "elastic", config, elastic_from_json));
 	TRY(each(json, "distances", config, distance_from_json));

@@ -79,7 +79,7 @@ static struct error *make_cpuid(void *context, uint32_t index, struct kvm_cpuid2
 {
 	const struct kvm_cpu_topology topology = kvm_cpu_topology_make(1, 1);
 
-	return kvm_cpuid_build(((struct world *)context)->vm, index, &topology, cpuid);
+	return kvm_cpuid_build(((struct world *)context)->vm, index, &topology, NULL, cpuid);
 }
 
 static void on_event(void *context, enum kvm_event event, const char *detail)

@@ -22,6 +22,7 @@ static void make_config(void)
 	made.kernel = strdup("/boot/vmlinuz");
 	made.initrd = strdup("/boot/initrd.img");
 	made.cmdline = strdup("console=ttyS0 \"quoted\" \xc3\xa4");
+	made.cpu = strdup("x86-64-v2,+aes");
 	made.serial = strdup("file:/tmp/serial");
 	made.cpus = 3;
 	made.slots_limit = 77;
@@ -111,6 +112,7 @@ static void every_field_comes_back(void **state)
 	assert_string_equal(got.kernel, made.kernel);
 	assert_string_equal(got.initrd, made.initrd);
 	assert_string_equal(got.cmdline, made.cmdline);
+	assert_string_equal(got.cpu, made.cpu);
 	assert_string_equal(got.serial, made.serial);
 	assert_int_equal(got.cpus, made.cpus);
 	assert_int_equal(got.slots_limit, made.slots_limit);
@@ -139,12 +141,14 @@ static void what_is_optional_may_be_missing(void **state)
 
 	free(made.initrd);
 	free(made.cmdline);
-	made.initrd = made.cmdline = NULL;
+	free(made.cpu);
+	made.initrd = made.cmdline = made.cpu = NULL;
 	json = machine_config_to_json(&made);
 	assert_no_error(machine_config_from_json(json, &got));
 	json_decref(json);
 	assert_null(got.initrd);
 	assert_null(got.cmdline);
+	assert_null(got.cpu);
 }
 
 static void text_that_is_not_utf_8_is_not_lost_silently(void **state)
@@ -186,7 +190,7 @@ static void mutate(json_t *whole, json_t *part);
 /* In an object each field goes missing, gets another type, and gets a neighbour that is unknown. */
 static void mutate_object(json_t *whole, json_t *object)
 {
-	static const char *const optional[] = {"initrd", "cmdline", "auto"};
+	static const char *const optional[] = {"initrd", "cmdline", "cpu", "auto"};
 	const char *name;
 	json_t *copy = json_copy(object), *value;
 
