@@ -12,6 +12,13 @@ struct error {
 
 static struct error out_of_memory = {.kind = ERROR_FAILURE, .code = ENOMEM, .message = NULL};
 
+void text_make_printable(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = '?';
+}
+
 __attribute__((format(printf, 4, 0))) static struct error *error_vnew(enum error_kind kind,
 								      int code, const char *suffix,
 								      const char *format,
@@ -35,6 +42,7 @@ __attribute__((format(printf, 4, 0))) static struct error *error_vnew(enum error
 		free(error);
 		return &out_of_memory;
 	}
+	text_make_printable(error->message);
 	return error;
 }
 
@@ -90,6 +98,7 @@ struct error *error_prefix(struct error *error, const char *format, ...)
 	}
 	if (asprintf(&message, "%s: %s", context, error->message) < 0)
 		return error;
+	text_make_printable(message);
 	free(error->message);
 	error->message = message;
 	return error;

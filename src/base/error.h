@@ -7,6 +7,9 @@
  * an error never fails: when memory is short a static one is returned, which error_free ignores.
  * Data paths, where a message would be thrown away, return 0 or a negative errno instead. Errors
  * are not shared between threads without a hand-over of ownership.
+ *
+ * A message is one line and has no control characters, whatever names it quotes: those of a peer, a
+ * file or a guest must neither drive the terminal that shows them nor forge lines of a log.
  */
 #ifndef GODWIT_BASE_ERROR_H
 #define GODWIT_BASE_ERROR_H
@@ -39,6 +42,9 @@ const char *error_message(const struct error *error);
 int error_code(const struct error *error);
 enum error_kind error_kind(const struct error *error);
 void error_free(struct error *error);
+
+/* Puts '?' in the place of each control character of ASCII. */
+void text_make_printable(char *text);
 
 DEFINE_CLEANUP(error, struct error *, error_free)
 #define AUTO_ERROR AUTO(cleanup_error)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Log lines on standard error: "godwit[NAME] level: text". Safe from any thread; a line is one
- * write.
+ * write. Control characters in it become '?', as in errors.
  */
 #ifndef GODWIT_BASE_LOG_H
 #define GODWIT_BASE_LOG_H

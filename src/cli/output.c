@@ -18,9 +18,7 @@ static char *copy_printable(const char *text)
 		fprintf(stderr, "godwit: out of memory\n");
 		exit(1);
 	}
-	for (char *byte = copy; *byte; byte++)
-		if ((unsigned char)*byte < 0x20 || *byte == 0x7f)
-			*byte = '?';
+	text_make_printable(copy);
 	return copy;
 }
 
