@@ -221,7 +221,9 @@ static void handle_fault(struct userfault *userfault, uint64_t address, bool pro
 				 : userfault_zero(userfault, watched->block, offset, page);
 
 		if (result < 0)
-			log_error("memory '%s': a fault at offset %#lx cannot be settled: %s",
+			log_error("memory '%s': a fault at offset %#lx cannot be settled: %s: "
+				  "the guest hangs there; make room on the host, kill this process "
+				  "and start the VM again",
 				  watched->block->name, offset, strerror(-result));
 	}
 	pthread_rwlock_unlock(&userfault->lock);
