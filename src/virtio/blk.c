@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The virtio-blk device of blk.h: options, features, configuration, life cycle. The work is in
- * blk_queue.c.
+ * The virtio-blk device of blk.h: options and life cycle. What it shows of its file is in
+ * blk/blk_disk.c, the work in blk_queue.c.
  *
  * With one queue all of it runs on the device's loop. With more, each queue has a loop and thread
  * of its own that this file creates, and quiesce and reset wait for each of them in turn. What the
- * device's loop writes and queues read is `write_through` (atomic) and what is fixed before
- * DRIVER_OK.
+ * device's loop writes and queues read is the disk's (blk/blk_disk.h).
  *
  * The guest controls configuration writes (one byte: the cache mode), the feature set, and
  * requests.
@@ -15,59 +14,16 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#include "base/bytes.h"
 #include "base/checked.h"
 #include "base/options.h"
 #include "virtio/blk_queue.h"
-
-/* Feature bits (5.2.3). */
-#define F_SEG_MAX      2
-#define F_RO	       5
-#define F_BLK_SIZE     6
-#define F_FLUSH	       9
-#define F_TOPOLOGY     10
-#define F_CONFIG_WCE   11
-#define F_MQ	       12
-#define F_DISCARD      13
-#define F_WRITE_ZEROES 14
-
-/* Configuration layout (5.2.4), little-endian; geometry and size_max are not offered and read as 0.
- */
-enum config_offset {
-	CONFIG_CAPACITY = 0,
-	CONFIG_SEG_MAX = 12,
-	CONFIG_BLK_SIZE = 20,
-	CONFIG_PHYSICAL_EXPONENT = 24,
-	CONFIG_MIN_IO_SIZE = 26,
-	CONFIG_OPT_IO_SIZE = 28,
-	CONFIG_WRITEBACK = 32,
-	CONFIG_NUM_QUEUES = 34,
-	CONFIG_MAX_DISCARD_SECTORS = 36,
-	CONFIG_MAX_DISCARD_SEG = 40,
-	CONFIG_DISCARD_ALIGNMENT = 44,
-	CONFIG_MAX_WRITE_ZEROES_SECTORS = 48,
-	CONFIG_MAX_WRITE_ZEROES_SEG = 52,
-	CONFIG_WRITE_ZEROES_MAY_UNMAP = 56,
-	CONFIG_SIZE = 60,
-};
 
 struct virtio_blk {
 	struct virtio_device device;
 	struct blk_disk disk;
 	struct blk_queue *queues; /* device.queue_count, once the device is initialised */
 	bool initialised;
-	bool write_through_option; /* cache=writethrough */
-	bool writeback;		   /* the field of the configuration */
-};
-
-struct blk_options {
-	struct blk_file_options file;
-	const char *id, *serial; /* serial may be NULL */
-	uint64_t queues;
-	bool write_through;
-	bool discard, discard_given;
 };
 
 static struct virtio_blk *blk_of(struct virtio_device *device)
@@ -77,65 +33,18 @@ static struct virtio_blk *blk_of(struct virtio_device *device)
 
 static void config_read(struct virtio_device *device, uint32_t offset, void *data, uint32_t size)
 {
-	const struct virtio_blk *blk = blk_of(device);
-	const struct blk_file *file = &blk->disk.file;
-	uint32_t block = file->block_size;
-	uint8_t config[CONFIG_SIZE] = {0};
-
-	put_le64(config + CONFIG_CAPACITY, file->sectors);
-	put_le32(config + CONFIG_SEG_MAX, BLK_SEGMENTS_MAX);
-	put_le32(config + CONFIG_BLK_SIZE, block);
-	config[CONFIG_PHYSICAL_EXPONENT] = (uint8_t)__builtin_ctz(file->physical_size / block);
-	put_le16(config + CONFIG_MIN_IO_SIZE, (uint16_t)(file->physical_size / block));
-	put_le32(config + CONFIG_OPT_IO_SIZE, file->optimal_size / block);
-	config[CONFIG_WRITEBACK] = blk->writeback;
-	put_le16(config + CONFIG_NUM_QUEUES, device->queue_count);
-	put_le32(config + CONFIG_MAX_DISCARD_SECTORS, BLK_RANGE_SECTORS_MAX);
-	put_le32(config + CONFIG_MAX_DISCARD_SEG, BLK_RANGES_MAX);
-	put_le32(config + CONFIG_DISCARD_ALIGNMENT, file->physical_size / BLK_SECTOR);
-	put_le32(config + CONFIG_MAX_WRITE_ZEROES_SECTORS, BLK_RANGE_SECTORS_MAX);
-	put_le32(config + CONFIG_MAX_WRITE_ZEROES_SEG, BLK_RANGES_MAX);
-	config[CONFIG_WRITE_ZEROES_MAY_UNMAP] = blk->disk.unmap;
-	memcpy(data, config + offset, size);
-}
-
-/*
- * When a write is stable on completion (5.2.6.2): the user wants it, the driver cannot flush, or it
- * chose so with the configuration's writeback field.
- */
-static void update_write_through(struct virtio_blk *blk, uint64_t features)
-{
-	bool flush = features & VIRTIO_FEATURE(F_FLUSH);
-	bool toggle = features & VIRTIO_FEATURE(F_CONFIG_WCE);
-	bool stable = blk->write_through_option || (toggle ? !blk->writeback : !flush);
-
-	__atomic_store_n(&blk->disk.write_through, stable, __ATOMIC_RELAXED);
+	blk_disk_read_config(&blk_of(device)->disk, offset, data, size);
 }
 
 static void config_write(struct virtio_device *device, uint32_t offset, const void *data,
 			 uint32_t size)
 {
-	struct virtio_blk *blk = blk_of(device);
-	const uint8_t *bytes = data;
-
-	if (!virtio_device_has(device, F_CONFIG_WCE) ||
-	    !range_contains(offset, size, CONFIG_WRITEBACK, 1))
-		return;
-	blk->writeback = bytes[CONFIG_WRITEBACK - offset] & 1;
-	update_write_through(blk, device->driver_features);
+	blk_disk_write_config(&blk_of(device)->disk, device->driver_features, offset, data, size);
 }
 
-/* Any subset will do; a driver that can toggle the cache but not flush it starts without one
- * (5.2.5.2). */
 static bool accept_features(struct virtio_device *device, uint64_t features)
 {
-	struct virtio_blk *blk = blk_of(device);
-
-	blk->writeback = !blk->write_through_option && (features & VIRTIO_FEATURE(F_FLUSH) ||
-							!(features & VIRTIO_FEATURE(F_CONFIG_WCE)));
-	update_write_through(blk, features);
-	blk->disk.limits.discard = features & VIRTIO_FEATURE(F_DISCARD);
-	blk->disk.limits.write_zeroes = features & VIRTIO_FEATURE(F_WRITE_ZEROES);
+	blk_disk_accept(&blk_of(device)->disk, features);
 	return true;
 }
 
@@ -178,32 +87,12 @@ static void reset(struct virtio_device *device)
 
 	for (uint16_t i = 0; i < device->queue_count; i++)
 		event_loop_call(blk->queues[i].loop, drop_on_loop, &blk->queues[i]);
-	blk->writeback = !blk->write_through_option;
+	blk_disk_reset(&blk->disk);
 }
 
-/* What the guest believes of the disk must hold for the one that it comes back to. */
 static void visit_state(struct virtio_device *device, struct state *state)
 {
-	struct virtio_blk *blk = blk_of(device);
-	struct blk_disk *disk = &blk->disk;
-	bool sync_failed = __atomic_load_n(&disk->sync_failed, __ATOMIC_RELAXED);
-	char serial[BLK_ID_SIZE];
-
-	state_same(state, "sectors", disk->file.sectors);
-	state_same(state, "block size", disk->file.block_size);
-	state_same(state, "read-only", disk->file.readonly);
-	memcpy(serial, disk->limits.id, sizeof(serial));
-	state_buffer(state, "serial", serial, sizeof(serial));
-	state_check(state, memcmp(serial, disk->limits.id, sizeof(serial)) == 0, "serial",
-		    "is not that of this disk");
-	state_bool(state, "writeback", &blk->writeback);
-	state_bool(state, "flush failed", &sync_failed);
-	if (!state_loading(state) || state_failed(state))
-		return;
-	/* Whoever answers the guest's next flush: data that it wrote was lost. */
-	__atomic_store_n(&disk->sync_failed, sync_failed, __ATOMIC_RELAXED);
-	blk->writeback = blk->writeback && !blk->write_through_option;
-	update_write_through(blk, device->driver_features);
+	blk_disk_state(&blk_of(device)->disk, device->driver_features, state);
 }
 
 static json_int_t total(const struct virtio_blk *blk, enum blk_counter counter)
@@ -211,7 +100,7 @@ static json_int_t total(const struct virtio_blk *blk, enum blk_counter counter)
 	uint64_t sum = 0;
 
 	for (uint16_t i = 0; i < blk->device.queue_count; i++)
-		sum += __atomic_load_n(&blk->queues[i].counters[counter], __ATOMIC_RELAXED);
+		sum += __atomic_load_n(&blk->queues[i].engine.counters[counter], __ATOMIC_RELAXED);
 	return (json_int_t)sum;
 }
 
@@ -253,9 +142,7 @@ static void destroy(struct virtio_device *device)
 	free(blk->queues);
 	if (blk->initialised)
 		virtio_device_cleanup(device);
-	if (blk->disk.zeros)
-		munmap(blk->disk.zeros, BLK_ZEROS_SIZE);
-	blk_file_close(&blk->disk.file);
+	blk_disk_close(&blk->disk);
 	free(blk);
 }
 
@@ -278,7 +165,7 @@ static const struct virtio_device_ops blk_ops = {
     .type = "virtio-blk",
     .id = VIRTIO_ID_BLOCK,
     .pci_class = 0x010000,
-    .config_size = CONFIG_SIZE,
+    .config_size = BLK_CONFIG_SIZE,
     .config_read = config_read,
     .config_write = config_write,
     .accept_features = accept_features,
@@ -305,78 +192,31 @@ static struct error *take_cache(struct options *options, bool *write_through)
 }
 
 /* The strings of *parsed live as long as @options. */
-static struct error *take_options(struct options *options, struct blk_options *parsed)
+static struct error *take_options(struct options *options, struct blk_disk_options *parsed)
 {
-	*parsed = (struct blk_options){.queues = 1, .file.lock = true, .id = "disk"};
+	uint64_t queues = 1;
+
+	*parsed = (struct blk_disk_options){.file.lock = true};
 	parsed->file.path = options_take(options, "path");
 	TRY(options_take_bool(options, "readonly", &parsed->file.readonly));
 	TRY(options_take_bool(options, "direct", &parsed->file.direct));
-	TRY(options_take_number(options, "queues", VIRTIO_BLK_QUEUES_MAX, &parsed->queues));
+	TRY(options_take_number(options, "queues", VIRTIO_BLK_QUEUES_MAX, &queues));
 	TRY(take_cache(options, &parsed->write_through));
 	parsed->serial = options_take(options, "serial");
 	parsed->discard_given = options_take(options, "discard");
 	TRY(options_take_bool(options, "discard", &parsed->discard));
 	TRY(options_take_bool(options, "lock", &parsed->file.lock));
-	parsed->id = options_take(options, "id") ?: parsed->id;
+	parsed->name = options_take(options, "id") ?: "disk";
 	TRY(options_finish(options));
 	if (!parsed->file.path || !*parsed->file.path)
 		return error_usage("a disk needs the path of its file");
-	if (!parsed->queues)
+	if (!queues)
 		return error_usage("queues: a disk needs at least one");
+	parsed->queues = (uint16_t)queues;
 	if (parsed->serial && strlen(parsed->serial) > BLK_ID_SIZE)
 		return error_usage("serial: '%s' has more than %d characters", parsed->serial,
 				   BLK_ID_SIZE);
-	return NULL;
-}
-
-/* What the file can do becomes what the device offers. */
-static struct error *offer_features(struct virtio_blk *blk, const struct blk_options *options)
-{
-	struct blk_disk *disk = &blk->disk;
-	uint64_t features =
-	    VIRTIO_FEATURE(F_SEG_MAX) | VIRTIO_FEATURE(F_BLK_SIZE) | VIRTIO_FEATURE(F_TOPOLOGY);
-
-	if (options->discard && !disk->file.can_punch)
-		return error_new(EOPNOTSUPP,
-				 "disk '%s': discard=on, but its storage cannot give ranges back%s",
-				 disk->file.path, disk->file.readonly ? " when read-only" : "");
-	disk->unmap = disk->file.can_punch && (options->discard || !options->discard_given);
-	if (options->queues > 1)
-		features |= VIRTIO_FEATURE(F_MQ);
-	if (disk->file.readonly)
-		features |= VIRTIO_FEATURE(F_RO);
-	else
-		features |= VIRTIO_FEATURE(F_WRITE_ZEROES);
-	/* Without these a driver knows that every write is stable when it completes (5.2.6.2). */
-	if (!options->write_through)
-		features |= VIRTIO_FEATURE(F_FLUSH);
-	if (!disk->file.readonly && !options->write_through)
-		features |= VIRTIO_FEATURE(F_CONFIG_WCE);
-	if (disk->unmap)
-		features |= VIRTIO_FEATURE(F_DISCARD);
-	blk->device.features |= features;
-	blk->write_through_option = options->write_through;
-	blk->writeback = !options->write_through;
-	return NULL;
-}
-
-static struct error *create_disk(struct blk_disk *disk, const struct blk_options *options)
-{
-	const char *serial = options->serial ?: options->id;
-	void *zeros;
-
-	TRY(blk_file_open(&disk->file, &options->file));
-	disk->limits = (struct blk_limits){
-	    .sectors = disk->file.sectors,
-	    .alignment = disk->file.direct ? disk->file.block_size : BLK_SECTOR,
-	    .readonly = disk->file.readonly,
-	};
-	memcpy(disk->limits.id, serial, strnlen(serial, BLK_ID_SIZE));
-	/* Only ever read: the kernel's zero page, which costs no memory. */
-	zeros = mmap(NULL, BLK_ZEROS_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (zeros == MAP_FAILED)
-		return error_system(errno, "disk '%s'", disk->file.path);
-	disk->zeros = zeros;
+	parsed->serial = parsed->serial ?: parsed->name;
 	return NULL;
 }
 
@@ -388,7 +228,7 @@ static struct error *create_queues(struct virtio_blk *blk)
 	if (!blk->queues)
 		return error_system(ENOMEM, "disk '%s'", device->id);
 	for (uint16_t i = 0; i < device->queue_count; i++)
-		blk->queues[i].ring.event_fd = -1;
+		blk->queues[i].engine.ring.event_fd = -1;
 	for (uint16_t i = 0; i < device->queue_count; i++) {
 		if (device->queue_count > 1)
 			TRY(event_loop_create(&device->queues[i].loop));
@@ -404,20 +244,20 @@ static struct error *create_queues(struct virtio_blk *blk)
 	return NULL;
 }
 
-static struct error *create(struct virtio_blk *blk, const struct blk_options *options)
+static struct error *create(struct virtio_blk *blk, const struct blk_disk_options *options)
 {
-	TRY(create_disk(&blk->disk, options));
-	TRY(virtio_device_init(&blk->device, &blk_ops, visit_state, options->id,
-			       (uint16_t)options->queues, BLK_QUEUE_SIZE));
+	TRY(blk_disk_open(&blk->disk, options));
+	TRY(virtio_device_init(&blk->device, &blk_ops, visit_state, options->name, options->queues,
+			       BLK_QUEUE_SIZE));
 	blk->initialised = true;
-	TRY(offer_features(blk, options));
+	blk->device.features |= blk->disk.features;
 	return create_queues(blk);
 }
 
 static struct error *create_from(const char *text, bool lock_later, struct virtio_device **device)
 {
 	AUTO_OPTIONS struct options *options = NULL;
-	struct blk_options parsed;
+	struct blk_disk_options parsed;
 	struct virtio_blk *blk;
 	struct error *error;
 

@@ -38,7 +38,7 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
 
 #define BATCH	    256
 #define PACKET_SIZE (NET_HEADER_SIZE + NET_FRAME_MAX)

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/iov.h"
 #include "base/state.h"
 #include "virtio/virtio_device.h"
 #include "virtio/virtqueue_ring.h"
@@ -400,35 +401,11 @@ bool virtqueue_has_chain(struct virtqueue *queue)
 	return false;
 }
 
-/* Copies between @buffer and the bytes from @offset on of @count entries; false if they hold fewer.
- */
-static bool copy_iov(const struct iovec *iov, uint16_t count, uint64_t offset, uint8_t *buffer,
-		     size_t size, bool to_guest)
-{
-	for (uint16_t i = 0; i < count && size; i++) {
-		size_t stretch;
-
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		stretch = MIN(size, iov[i].iov_len - offset);
-		if (to_guest)
-			memcpy((uint8_t *)iov[i].iov_base + offset, buffer, stretch);
-		else
-			memcpy(buffer, (const uint8_t *)iov[i].iov_base + offset, stretch);
-		buffer += stretch;
-		size -= stretch;
-		offset = 0;
-	}
-	return !size;
-}
-
 bool virtqueue_chain_read(const struct virtqueue_chain *chain, uint64_t offset, void *buffer,
 			  size_t size)
 {
 	return range_contains(0, chain->out_size, offset, size) &&
-	       copy_iov(chain->iov, chain->out_count, offset, buffer, size, false);
+	       iov_copy_out_at(chain->iov, chain->out_count, offset, buffer, size);
 }
 
 bool virtqueue_chain_write(struct virtqueue_chain *chain, uint64_t offset, const void *buffer,
@@ -437,6 +414,6 @@ bool virtqueue_chain_write(struct virtqueue_chain *chain, uint64_t offset, const
 	if (!range_contains(0, chain->in_size, offset, size))
 		return false;
 	chain->reached = MAX(chain->reached, offset + size);
-	return copy_iov(virtqueue_chain_in_place(chain), chain->in_count, offset, (uint8_t *)buffer,
-			size, true);
+	return iov_copy_in_at(virtqueue_chain_in_place(chain), chain->in_count, offset, buffer,
+			      size);
 }

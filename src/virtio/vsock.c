@@ -24,8 +24,8 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
+#include "base/iov.h"
 #include "base/options.h"
-#include "virtio/iov.h"
 #include "virtio/vsock_connection.h"
 
 #define BATCH 256

@@ -24,7 +24,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
 
 #define ANSWER_TIME_NS (5 * NS_PER_SECOND) /* for the guest to answer a REQUEST */
 #define CLOSE_TIME_NS  (8 * NS_PER_SECOND) /* and a SHUTDOWN: as long as Linux waits */

@@ -22,8 +22,9 @@ FLOORS = {
     "snapshot": ["base"],
     "vhost_user": ["base"],
     "rdma": ["base"],
+    "blk": ["base"],
     "migration": ["memory", "snapshot"],
-    "virtio": ["memory", "pci"],
+    "virtio": ["memory", "pci", "blk"],
     "machine": ["kvm", "virtio", "migration"],
     "control": ["machine"],
     "cli": ["control"],
@@ -32,7 +33,7 @@ FLOORS = {
 # What each library needs from outside.
 MIGRATION_LIBRARIES = ["-ljansson", "-lxxhash", "-luring", "-lzstd"]
 SYSTEM_LIBRARIES = {"snapshot": ["-ljansson", "-lxxhash"], "migration": MIGRATION_LIBRARIES,
-                    "virtio": ["-ljansson", "-luring"], "machine": MIGRATION_LIBRARIES, "control": MIGRATION_LIBRARIES}
+                    "blk": ["-luring"], "virtio": ["-ljansson", "-luring"], "machine": MIGRATION_LIBRARIES, "control": MIGRATION_LIBRARIES}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([a-z0-9_]+)/', re.MULTILINE)
 

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/iov.h"
 #include "cmocka_prelude.h"
-#include "virtio/iov.h"
 #include "virtio/net.h"
 #include "virtio/net_control.h"
 #include "virtio/net_header.h"

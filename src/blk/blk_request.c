@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Parsing of virtio-blk requests, see blk_request.h. Pure but for what it reads and writes through
- * the chain; runs on the queue's thread, allocates nothing.
+ * Parsing of virtio-blk requests, see blk_request.h. Pure but for what it reads and writes in
+ * the buffers; runs on the queue's thread, allocates nothing.
  */
-#include "virtio/blk_request.h"
+#include "blk/blk_request.h"
 
 #include <string.h>
 
 #include "base/bytes.h"
 #include "base/checked.h"
-#include "virtio/blk_file.h"
-#include "virtio/iov.h"
+#include "base/iov.h"
+#include "blk/blk_file.h"
 
 #define RANGE_UNMAP 1U /* the only flag of a range */
 
@@ -18,6 +18,11 @@ static enum blk_parse answer(enum blk_status *status, enum blk_status value)
 {
 	*status = value;
 	return BLK_ANSWERED;
+}
+
+static bool read_out(const struct blk_request *request, uint64_t offset, void *bytes, size_t size)
+{
+	return iov_copy_out_at(request->buffers, request->out_count, offset, bytes, size);
 }
 
 /* Turns sectors into bytes, if all of them are on the disk. */
@@ -36,25 +41,25 @@ static bool on_disk(const struct blk_limits *limits, uint64_t sector, uint64_t b
 static enum blk_parse parse_data(struct blk_request *request, const struct blk_limits *limits,
 				 uint64_t sector, enum blk_status *status)
 {
-	struct virtqueue_chain *chain = &request->chain;
 	bool reading = request->work == BLK_READ;
 
-	request->remaining = reading ? chain->in_size - 1 : chain->out_size - BLK_HEADER_SIZE;
+	request->remaining = reading ? request->in_size - 1 : request->out_size - BLK_HEADER_SIZE;
 	if (!on_disk(limits, sector, request->remaining, &request->offset) ||
 	    request->offset % limits->alignment || request->remaining % limits->alignment)
 		return answer(status, BLK_S_IOERR);
 	if (!request->remaining)
 		return answer(status, BLK_S_OK);
 	if (reading) {
-		memcpy(request->data, virtqueue_chain_in(chain),
-		       chain->in_count * sizeof(*request->data));
+		memcpy(request->data, request->buffers + request->out_count,
+		       request->in_count * sizeof(*request->data));
 		request->data_first = 0;
 		request->data_count =
-		    iov_truncate(request->data, chain->in_count, request->remaining);
+		    iov_truncate(request->data, request->in_count, request->remaining);
 	} else {
-		memcpy(request->data, chain->iov, chain->out_count * sizeof(*request->data));
-		request->data_first = iov_skip(request->data, chain->out_count, BLK_HEADER_SIZE);
-		request->data_count = chain->out_count;
+		memcpy(request->data, request->buffers,
+		       request->out_count * sizeof(*request->data));
+		request->data_first = iov_skip(request->data, request->out_count, BLK_HEADER_SIZE);
+		request->data_count = request->out_count;
 	}
 	return BLK_TO_DO;
 }
@@ -62,8 +67,7 @@ static enum blk_parse parse_data(struct blk_request *request, const struct blk_l
 static enum blk_parse parse_ranges(struct blk_request *request, const struct blk_limits *limits,
 				   enum blk_status *status)
 {
-	struct virtqueue_chain *chain = &request->chain;
-	uint64_t size = chain->out_size - BLK_HEADER_SIZE;
+	uint64_t size = request->out_size - BLK_HEADER_SIZE;
 
 	if (!size || size % BLK_RANGE_SIZE || size / BLK_RANGE_SIZE > BLK_RANGES_MAX)
 		return answer(status, BLK_S_IOERR);
@@ -74,8 +78,7 @@ static enum blk_parse parse_ranges(struct blk_request *request, const struct blk
 		uint8_t raw[BLK_RANGE_SIZE];
 		uint32_t sectors, flags;
 
-		if (!virtqueue_chain_read(chain, BLK_HEADER_SIZE + i * BLK_RANGE_SIZE, raw,
-					  sizeof(raw)))
+		if (!read_out(request, BLK_HEADER_SIZE + i * BLK_RANGE_SIZE, raw, sizeof(raw)))
 			return answer(status, BLK_S_IOERR);
 		sectors = get_le32(raw + 8);
 		flags = get_le32(raw + 12);
@@ -93,8 +96,9 @@ static enum blk_parse parse_ranges(struct blk_request *request, const struct blk
 static enum blk_parse parse_id(struct blk_request *request, const struct blk_limits *limits,
 			       enum blk_status *status)
 {
-	bool right = request->chain.in_size == BLK_ID_SIZE + 1 &&
-		     virtqueue_chain_write(&request->chain, 0, limits->id, BLK_ID_SIZE);
+	bool right = request->in_size == BLK_ID_SIZE + 1 &&
+		     iov_copy_in_at(request->buffers + request->out_count, request->in_count, 0,
+				    limits->id, BLK_ID_SIZE);
 
 	return answer(status, right ? BLK_S_OK : BLK_S_IOERR);
 }
@@ -105,8 +109,7 @@ enum blk_parse blk_request_parse(struct blk_request *request, const struct blk_l
 	uint8_t header[BLK_HEADER_SIZE];
 	uint64_t sector;
 
-	if (!virtqueue_chain_read(&request->chain, 0, header, sizeof(header)) ||
-	    !request->chain.in_size)
+	if (!read_out(request, 0, header, sizeof(header)) || !request->in_size)
 		return BLK_MALFORMED;
 	request->writing_zeros = false;
 	request->syncing = false;
@@ -140,6 +143,16 @@ enum blk_parse blk_request_parse(struct blk_request *request, const struct blk_l
 	default:
 		return answer(status, BLK_S_UNSUPP);
 	}
+}
+
+uint32_t blk_request_answer(struct blk_request *request, enum blk_status status)
+{
+	uint32_t size = (uint32_t)request->in_size;
+	uint8_t byte = (uint8_t)status;
+	bool written = iov_copy_in_at(request->buffers + request->out_count, request->in_count,
+				      size - 1, &byte, 1);
+
+	return written && (status == BLK_S_OK || size == 1) ? size : 0;
 }
 
 void blk_request_advance(struct blk_request *request, uint64_t size)

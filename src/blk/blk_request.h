@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One request to a virtio-blk device (virtio 1.2 section 5.2.6): what a popped chain asks for,
- * checked.
+ * One request to a virtio-blk device (virtio 1.2 section 5.2.6): what a chain of buffers asks for,
+ * checked. Whoever owns the ring puts the chain's buffers there: they are guest memory that stays.
  *
  * The guest controls every byte of the chain, and how header, data and status are spread over its
  * buffers. What is checked here is copied out of guest memory first, so that it cannot change
  * between check and use.
  */
-#ifndef GODWIT_VIRTIO_BLK_REQUEST_H
-#define GODWIT_VIRTIO_BLK_REQUEST_H
+#ifndef GODWIT_BLK_BLK_REQUEST_H
+#define GODWIT_BLK_BLK_REQUEST_H
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "virtio/virtqueue.h"
+#include "base/iov.h"
 
 /* Request types (5.2.6). */
 #define BLK_T_IN	   0
@@ -54,8 +54,10 @@ struct blk_range {
 };
 
 struct blk_request {
-	struct virtqueue_chain chain; /* its iov is `buffers` */
-	struct blk_request *next;     /* in whichever list it is */
+	/* The chain: buffers[0 .. out_count) are to be read, the in_count behind them to be written. */
+	uint16_t out_count, in_count;
+	uint64_t out_size, in_size; /* bytes; together less than 4 GiB */
+	struct blk_request *next;   /* in whichever list it is */
 	enum blk_work work;
 	bool writing_zeros; /* a range that the file cannot zero by itself is being overwritten */
 	bool unmap;	    /* of the present range */
@@ -85,9 +87,15 @@ enum blk_parse {
 	BLK_TO_DO,     /* request->work and what belongs to it is set */
 };
 
-/* Reads the request out of request->chain. */
+/* Reads the request out of its buffers. */
 enum blk_parse blk_request_parse(struct blk_request *request, const struct blk_limits *limits,
 				 enum blk_status *status);
+/*
+ * Writes @status, for which there is room as blk_request_parse has seen. Returns what the used ring says of
+ * the length: bytes written from the start on (2.7.8.2), that is all of them on success; otherwise
+ * nothing is promised about the data, and the status alone counts where it is all there is.
+ */
+uint32_t blk_request_answer(struct blk_request *request, enum blk_status status);
 /* Marks the first @size bytes of the remaining data as done. */
 void blk_request_advance(struct blk_request *request, uint64_t size);
 /* Takes the next range into offset and remaining; false when all are done. */

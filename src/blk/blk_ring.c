@@ -5,7 +5,7 @@
  * reports it only when it is short of memory for the moment. The guest controls nothing here but
  * how many operations there are, up to depth.
  */
-#include "virtio/blk_ring.h"
+#include "blk/blk_ring.h"
 
 #include <assert.h>
 #include <sys/epoll.h>

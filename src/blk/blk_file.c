@@ -4,7 +4,7 @@
  * may fail and says so in the error. System calls: open, fstat, statx, fcntl(F_OFD_SETLK),
  * fallocate, ioctl(BLK*).
  */
-#include "virtio/blk_file.h"
+#include "blk/blk_file.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -36,11 +36,12 @@ static struct error *open_file(struct blk_file *file)
 		return NULL;
 	if (errno == EINVAL && file->direct)
 		return error_new(
-		    EINVAL, "disk '%s' is on a file system without direct I/O; leave out direct=on",
+		    EINVAL, "disk '%s' is on a file system without direct I/O: it must go without",
 		    file->path);
 	if ((errno == EROFS || errno == EACCES || errno == EPERM) && !file->readonly)
-		return error_system(errno, "disk '%s' cannot be opened for writing (readonly=on?)",
-				    file->path);
+		return error_system(
+		    errno, "disk '%s' cannot be opened for writing, only read-only perhaps",
+		    file->path);
 	return error_system(errno, "disk '%s'", file->path);
 }
 
@@ -59,9 +60,8 @@ struct error *blk_file_lock(const struct blk_file *file)
 		return NULL;
 	if (errno == EAGAIN || errno == EACCES)
 		return error_new(
-		    EBUSY, "disk '%s' is in use by another process or another --disk%s", file->path,
-		    file->readonly ? " that writes to it"
-				   : "; several may share it with readonly=on");
+		    EBUSY, "disk '%s' is in use by another process or another disk%s", file->path,
+		    file->readonly ? " that writes to it" : "; several may share it read-only");
 	return error_system(errno, "disk '%s' cannot be locked (lock=off runs without)",
 			    file->path);
 }
@@ -188,7 +188,7 @@ struct error *blk_file_open(struct blk_file *file, const struct blk_file_options
 	if (file->direct && file->size % file->block_size)
 		return error_new(EINVAL,
 				 "disk '%s': its size %" PRIu64
-				 " is no multiple of %u bytes, which direct=on needs there",
+				 " is no multiple of %u bytes, which direct I/O needs there",
 				 file->path, file->size, file->block_size);
 	file->sectors = file->size / BLK_SECTOR + !!(file->size % BLK_SECTOR);
 	return NULL;

@@ -7,8 +7,8 @@
  * `batch_done` is called, which is where what they led to is submitted and the guest is told.
  * Everything runs on that loop's thread. Nothing allocates after creation.
  */
-#ifndef GODWIT_VIRTIO_BLK_RING_H
-#define GODWIT_VIRTIO_BLK_RING_H
+#ifndef GODWIT_BLK_BLK_RING_H
+#define GODWIT_BLK_BLK_RING_H
 
 #include <liburing.h>
 #include <stdbool.h>

@@ -7,8 +7,8 @@
  * file is opened: growing it later is not seen, and where it was truncated behind our back requests
  * fail.
  */
-#ifndef GODWIT_VIRTIO_BLK_FILE_H
-#define GODWIT_VIRTIO_BLK_FILE_H
+#ifndef GODWIT_BLK_BLK_FILE_H
+#define GODWIT_BLK_BLK_FILE_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Slices of iovec arrays, for devices that hand the guest's buffers to the kernel without the
- * protocol header at their start. The arrays are those of a popped chain; nothing here checks guest
+ * protocol header at their start. The arrays are those of a request; nothing here checks guest
  * addresses.
  */
-#ifndef GODWIT_VIRTIO_IOV_H
-#define GODWIT_VIRTIO_IOV_H
+#ifndef GODWIT_BASE_IOV_H
+#define GODWIT_BASE_IOV_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -66,6 +67,49 @@ static inline void iov_copy_in(const struct iovec *iov, uint16_t count, const ui
 		buffer += stretch;
 		size -= stretch;
 	}
+}
+
+/* The same from byte @offset on; false if there are fewer bytes, of which those were copied. */
+static inline bool iov_copy_out_at(const struct iovec *iov, uint16_t count, uint64_t offset,
+				   void *buffer, size_t size)
+{
+	uint8_t *bytes = buffer;
+
+	for (uint16_t i = 0; i < count && size; i++) {
+		size_t stretch;
+
+		if (offset >= iov[i].iov_len) {
+			offset -= iov[i].iov_len;
+			continue;
+		}
+		stretch = iov[i].iov_len - offset < size ? iov[i].iov_len - offset : size;
+		memcpy(bytes, (const uint8_t *)iov[i].iov_base + offset, stretch);
+		bytes += stretch;
+		size -= stretch;
+		offset = 0;
+	}
+	return !size;
+}
+
+static inline bool iov_copy_in_at(const struct iovec *iov, uint16_t count, uint64_t offset,
+				  const void *buffer, size_t size)
+{
+	const uint8_t *bytes = buffer;
+
+	for (uint16_t i = 0; i < count && size; i++) {
+		size_t stretch;
+
+		if (offset >= iov[i].iov_len) {
+			offset -= iov[i].iov_len;
+			continue;
+		}
+		stretch = iov[i].iov_len - offset < size ? iov[i].iov_len - offset : size;
+		memcpy((uint8_t *)iov[i].iov_base + offset, bytes, stretch);
+		bytes += stretch;
+		size -= stretch;
+		offset = 0;
+	}
+	return !size;
 }
 
 #endif
