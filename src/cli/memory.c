@@ -66,6 +66,27 @@ static void print_slots(json_t *slots)
 	       json_u64(slots, "unplugged-reads"), json_u64(slots, "unplugged-writes"));
 }
 
+static void print_back_ends(json_t *back_ends)
+{
+	json_t *back_end;
+	size_t index;
+
+	json_array_foreach (back_ends, index, back_end) {
+		printf("back-end   of %s ", json_text(back_end, "id"));
+		if (!json_is_true(json_object_get(back_end, "connected")))
+			printf("is not there\n");
+		else if (json_is_true(json_object_get(back_end, "exact")))
+			printf("holds %" PRIu64 " of at most %" PRIu64
+			       " pieces: no more than is plugged\n",
+			       json_u64(back_end, "slots"), json_u64(back_end, "maximum"));
+		else
+			printf("holds %" PRIu64 " of at most %" PRIu64
+			       " pieces, coarse: with %s that is not plugged\n",
+			       json_u64(back_end, "slots"), json_u64(back_end, "maximum"),
+			       human(json_u64(back_end, "excess")));
+	}
+}
+
 static struct error *run_memory(const struct cli_arguments *arguments, int *status)
 {
 	AUTO_JSON json_t *memory = NULL;
@@ -80,6 +101,7 @@ static struct error *run_memory(const struct cli_arguments *arguments, int *stat
 	vmm = json_object_get(memory, "vmm");
 	print_regions(json_object_get(memory, "regions"));
 	print_slots(json_object_get(memory, "slots"));
+	print_back_ends(json_object_get(memory, "back-ends"));
 	printf("host       holds %s for the guest", human(json_u64(summary, "resident")));
 	if (json_u64(summary, "shared"))
 		printf(", and shares %s of its snapshot", human(json_u64(summary, "shared")));

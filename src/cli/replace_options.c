@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/options.h"
+#include "virtio/vhost_user_device.h"
 
 static struct error *replace_text(char **text, const char *by)
 {
@@ -59,6 +60,11 @@ static struct error *replace_device(struct machine_config *config, const char *s
 	AUTO_FREE char *whole = NULL;
 	char id[64], old[64];
 
+	if (vhost_user_device_wanted(text))
+		return error_usage("--%s: %s is the device of a back-end, which cannot take over "
+				   "the state of another one: give what it was saved with, or a "
+				   "copy",
+				   kind, text);
 	TRY(error_prefix(id_of(text, id, sizeof(id)), "--%s", kind));
 	TRY(find_device(config, source, kind, index, id, &device));
 	TRY(id_of(device->text, old, sizeof(old)));

@@ -35,7 +35,16 @@ const struct cli_option run_options[] = {
     {"disk", CLI_REQUIRED, "SPEC",
      "disk: PATH[,readonly=on][,direct=on][,queues=N]\n"
      "[,cache=writeback|writethrough][,discard=off]\n"
-     "[,serial=TEXT][,lock=off][,id=ID]"},
+     "[,serial=TEXT][,lock=off][,id=ID]; or that of a\n"
+     "back-end: vhost-user:SOCKET[,queues=N]\n"
+     "[,queue-size=N][,id=ID]"},
+    {"fs", CLI_REQUIRED, "SPEC",
+     "shared folder of a back-end: vhost-user:SOCKET,\n"
+     "tag=TAG[,queues=N][,queue-size=N][,id=ID]"},
+    {"vhost-user", CLI_REQUIRED, "SPEC",
+     "any device of a back-end: socket=SOCKET,\n"
+     "type=NAME|NUMBER[,queues=N][,queue-size=N]\n"
+     "[,config-size=N][,id=ID]"},
     {"net", CLI_REQUIRED, "SPEC",
      "network: tap:INTERFACE[,mac=MAC][,queues=N]\n"
      "[,mtu=N][,id=ID]"},
@@ -193,7 +202,8 @@ static struct error *add_device(struct machine_config *config, const char *kind,
 static struct error *read_lists(const struct cli_arguments *arguments,
 				struct machine_config *config)
 {
-	static const char *const kinds[] = {"disk", "net", "vsock", "console", "rng", "balloon"};
+	static const char *const kinds[] = {"disk", "net",     "vsock", "console",
+					    "rng",  "balloon", "fs",	"vhost-user"};
 	bool given[MACHINE_NODES_MAX][MACHINE_NODES_MAX] = {};
 
 	for (int i = 0; i < arguments->given_count; i++) {

@@ -45,6 +45,26 @@ static void print_devices(json_t *devices)
 	table_print(&table, stdout, "  ");
 }
 
+/* Of devices whose work another process does. */
+static void print_back_ends(json_t *devices)
+{
+	json_t *device;
+	size_t index;
+
+	json_array_foreach (devices, index, device) {
+		const json_t *back_end = json_object_get(device, "back-end");
+		const char *trouble = json_string_value(json_object_get(back_end, "trouble"));
+
+		if (!back_end)
+			continue;
+		printf("back-end   of %s, at %s: %s\n", json_text(device, "id"),
+		       json_text(back_end, "socket"),
+		       json_is_true(json_object_get(back_end, "connected")) ? "connected"
+		       : trouble					    ? trouble
+									    : "not there");
+	}
+}
+
 /* How long after the start of the restore; nothing for a clock that does not stand yet. */
 static void print_clock(const json_t *restore, const char *what, const char *key)
 {
@@ -134,6 +154,7 @@ static struct error *run_status(const struct cli_arguments *arguments, int *stat
 	print_restore(restore);
 	print_migration(migration);
 	printf("devices\n");
+	print_back_ends(devices);
 	print_devices(devices);
 	return NULL;
 }

@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "virtio/vhost_user_device.h"
 
 #define MEASURE_SHARE  20		   /* a measurement may take 1/20 of the time */
 #define MEASURE_MIN_NS (NS_PER_SECOND / 5) /* and several clients share one */
@@ -198,4 +199,24 @@ json_t *memory_slots_describe(struct machine *machine)
 	    (json_int_t)statistics.refused, "unplugged-reads", (json_int_t)statistics.absent_reads,
 	    "unplugged-writes", (json_int_t)statistics.absent_writes, "emulation-failures",
 	    (json_int_t)statistics.emulation_failures);
+}
+
+json_t *memory_back_ends_describe(struct machine *machine)
+{
+	struct virtio_device *device;
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; (device = machine_device(machine, i)) != NULL; i++) {
+		struct vhost_user_device_status status;
+
+		if (!vhost_user_device_status(device, &status))
+			continue;
+		json_array_append_new(
+		    list, json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:b}", "id", device->id,
+				    "socket", status.socket, "connected", status.connected, "slots",
+				    (json_int_t)status.slots_used, "maximum",
+				    (json_int_t)status.slots_max, "excess",
+				    (json_int_t)status.excess, "exact", !status.excess));
+	}
+	return list;
 }

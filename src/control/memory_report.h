@@ -44,5 +44,10 @@ json_t *memory_regions_describe(struct machine *machine);
 json_t *memory_elastic_describe(struct machine *machine);
 /* KVM's slots: what is used of what there is, and what the guest did outside. */
 json_t *memory_slots_describe(struct machine *machine);
+/*
+ * [{id, socket, connected, slots, maximum, excess, exact}]: what back-ends hold, for each device whose
+ * work one does.
+ */
+json_t *memory_back_ends_describe(struct machine *machine);
 
 #endif

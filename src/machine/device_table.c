@@ -16,6 +16,7 @@
 #include "virtio/console.h"
 #include "virtio/net.h"
 #include "virtio/rng.h"
+#include "virtio/vhost_user_device.h"
 #include "virtio/vsock.h"
 
 /* For constructors whose default id does not depend on the index: "disk" stays, the next ones are
@@ -39,6 +40,8 @@ static struct error *create_disk(struct machine *machine, const char *text, uint
 {
 	AUTO_FREE char *named = NULL;
 
+	if (vhost_user_device_wanted(text))
+		return vhost_user_device_create("disk", text, index, device);
 	TRY(text_with_id(text, "disk", index, &named));
 	return machine->config.incoming ? virtio_blk_create_unlocked(named, device)
 					: virtio_blk_create(named, device);
@@ -110,14 +113,28 @@ static struct error *create_vsock(struct machine *machine, const char *text, uin
 	return virtio_vsock_create(text, device);
 }
 
+static struct error *create_fs(struct machine *machine, const char *text, uint32_t index,
+			       struct virtio_device **device)
+{
+	return vhost_user_device_create("fs", text, index, device);
+}
+
+static struct error *create_vhost_user(struct machine *machine, const char *text, uint32_t index,
+				       struct virtio_device **device)
+{
+	return vhost_user_device_create("vhost-user", text, index, device);
+}
+
 static const struct {
 	const char *kind;
 	/* @text is what follows --disk and so on; empty if the machine itself adds the device. */
 	struct error *(*create)(struct machine *machine, const char *text, uint32_t index,
 				struct virtio_device **device);
 } device_kinds[] = {
-    {"disk", create_disk},	 {"net", create_net},	  {"console", create_console},
-    {"balloon", create_balloon}, {"vsock", create_vsock}, {"rng", create_rng},
+    {"disk", create_disk},	 {"net", create_net},
+    {"console", create_console}, {"balloon", create_balloon},
+    {"vsock", create_vsock},	 {"rng", create_rng},
+    {"fs", create_fs},		 {"vhost-user", create_vhost_user},
 };
 
 struct error *device_table_create(struct machine *machine,

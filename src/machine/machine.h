@@ -49,7 +49,8 @@ struct machine_elastic {
 /* One --disk, --net, --vsock, …: the text is parsed by the device's own constructor
  * (device_table.c). */
 struct machine_device_config {
-	const char *kind; /* a static string: "disk", "net", "rng", "console", "balloon", "vsock" */
+	const char *kind; /* a static string: "disk", "net", "rng", "console", "balloon", "vsock",
+			     "fs", "vhost-user" */
 	char *text;	  /* owned */
 };
 

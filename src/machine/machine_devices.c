@@ -73,6 +73,8 @@ struct error *machine_plug(struct machine *machine, struct virtio_device *device
 	    &devices[machine->device_count++]; /* machine_devices_destroy cleans up from here on */
 	*entry = (struct machine_device){.device = device};
 	device->map = machine->map;
+	if (device->ops->realize)
+		TRY(error_prefix(device->ops->realize(device), "device '%s'", device->id));
 	TRY(virtio_pci_create(device, &entry->function));
 	TRY(pci_host_add(machine->pci, entry->function));
 	return event_loop_start_thread(device->loop, device->id);
@@ -166,6 +168,17 @@ void machine_devices_resume(struct machine *machine)
 {
 	for (uint32_t i = machine->device_count; i-- > 0;)
 		virtio_device_resume(machine->devices[i].device);
+}
+
+struct error *machine_check_movable(const struct machine *machine)
+{
+	for (uint32_t i = 0; i < machine->device_count; i++) {
+		struct virtio_device *device = machine->devices[i].device;
+
+		if (device->ops->movable)
+			TRY(device->ops->movable(device));
+	}
+	return NULL;
 }
 
 struct error *machine_take_over(struct machine *machine)

@@ -527,6 +527,7 @@ static struct error *check_start(const struct machine *machine,
 					"its job");
 	if (machine->saving)
 		return error_new(EBUSY, "a save is under way: wait for it or cancel its job");
+	TRY(machine_check_movable(machine));
 	if (options->channels < 1 || options->channels > WIRE_CHANNELS_MAX)
 		return error_usage("channels: %u is not 1 to %d", options->channels,
 				   WIRE_CHANNELS_MAX);

@@ -27,7 +27,6 @@
 #include "memory/read_section.h"
 
 #define REGIONS_MAX	  128
-#define LISTENERS_MAX	  4
 #define UNPLUG_TIMEOUT_NS (5 * NS_PER_SECOND)
 
 struct memory_map {
@@ -76,8 +75,9 @@ struct error *memory_map_add_listener(struct memory_map *map, struct memory_list
 {
 	struct error *error = NULL;
 
-	if (map->listener_count == LISTENERS_MAX)
-		return error_new(EINVAL, "more than %d listeners on the memory map", LISTENERS_MAX);
+	if (map->listener_count == MEMORY_LISTENERS_MAX)
+		return error_new(EINVAL, "more than %d listeners on the memory map",
+				 MEMORY_LISTENERS_MAX);
 	pthread_mutex_lock(&map->lock);
 	listener->index = map->listener_count;
 	for (int i = 0; i < map->region_count && !error; i++)

@@ -27,6 +27,8 @@
 struct memory_map;
 struct dirty_log;
 
+#define MEMORY_LISTENERS_MAX 64
+
 /* One contiguous range of guest physical addresses backed by one RAM block. */
 struct memory_region {
 	uint64_t address;	 /* guest physical, bytes */
@@ -40,7 +42,8 @@ struct memory_region {
 	 */
 	uint64_t *plugged;
 	struct memory_region *next; /* ascending address */
-	void *listener_data[4];	    /* one slot per listener, in order of registration */
+	/* One slot per listener, in order of registration. */
+	void *listener_data[MEMORY_LISTENERS_MAX];
 };
 
 /* A place in guest memory that device code may touch: wholly inside one region and plugged. */
@@ -76,7 +79,8 @@ void memory_map_destroy(struct memory_map *map);
 DEFINE_CLEANUP(memory_map, struct memory_map *, memory_map_destroy)
 #define AUTO_MEMORY_MAP AUTO(cleanup_memory_map)
 
-/* Registers @listener, which the caller owns, and tells it of all regions. At most 4. */
+/* Registers @listener, which the caller owns, and tells it of all regions. At most
+ * MEMORY_LISTENERS_MAX in the life of the map. */
 struct error *memory_map_add_listener(struct memory_map *map,
 				      struct memory_listener *listener) MUST_CHECK;
 void memory_map_remove_listener(struct memory_map *map, struct memory_listener *listener);

@@ -65,10 +65,12 @@ struct pci_msix_entry {
 	uint32_t data;
 	bool masked;
 	bool pending;
-	bool moved;  /* address or data changed since the irqfd was bound */
-	bool direct; /* the host could not bind an irqfd: send_msi */
-	int fd;	     /* irqfd bound to it, or -1 */
-	int route;   /* of that irqfd, or -1 */
+	bool moved;	  /* address or data changed since the irqfd was bound */
+	bool direct;	  /* the host could not bind an irqfd: send_msi */
+	int fd;		  /* irqfd bound to it, or -1 */
+	int route;	  /* of that irqfd, or -1 */
+	int source;	  /* pci_function_msix_connect, or -1 */
+	int source_route; /* of the irqfd that `source` is now, or -1: it is none */
 };
 
 /* Whether MSI-X may send at all, from the enable, function mask and bus master bits. */
@@ -168,5 +170,15 @@ void pci_function_state(void *function, struct state *state);
 /* Interrupts the driver through MSI-X vector @vector (ignored if out of range); honours masks. Any
  * thread. */
 void pci_function_msix_notify(struct pci_function *function, uint16_t vector);
+/*
+ * Lets whoever writes to @fd, an eventfd that stays the caller's, interrupt through @vector without
+ * this process, as often as the vector is not masked and the host can: then the host takes what is
+ * written out of @fd. At other times it stays there, and the caller, who watches @fd, passes it to
+ * pci_function_msix_notify. A vector has one such descriptor; of a second the caller hears
+ * everything, as of any on a vector that does not exist. Any thread.
+ */
+void pci_function_msix_connect(struct pci_function *function, uint16_t vector, int fd);
+/* Ends that, if @fd is what @vector is connected to. Before @fd is closed. */
+void pci_function_msix_disconnect(struct pci_function *function, uint16_t vector, int fd);
 
 #endif

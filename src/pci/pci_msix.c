@@ -10,7 +10,8 @@
  *
  * An irqfd is bound when a vector is first used, since changing KVM's interrupt routes is slow and
  * most vectors of most devices never fire. The guest controls the table; a message is only ever
- * handed to the host.
+ * handed to the host. An eventfd that another process writes to is bound only while its vector is
+ * open: KVM takes up what was written before, and leaves to us what is written after it.
  */
 #include "pci/pci_msix.h"
 
@@ -59,6 +60,8 @@ struct error *pci_function_add_msix(struct pci_function *function, uint16_t vect
 	for (uint16_t i = 0; i < vectors; i++) {
 		function->msix[i].fd = -1;
 		function->msix[i].route = -1;
+		function->msix[i].source = -1;
+		function->msix[i].source_route = -1;
 		function->msix[i].masked = true;
 		pthread_mutex_init(&function->msix[i].lock, NULL);
 	}
@@ -129,6 +132,64 @@ static void entry_deliver_pending(struct pci_function *function, struct pci_msix
 		entry_deliver(function, entry);
 }
 
+/* --- What others write to ---------------------------------------------------------------------- */
+
+static void source_unbind(struct pci_function *function, struct pci_msix_entry *entry)
+{
+	if (entry->source_route >= 0)
+		function->host_ops->unbind_msi_fd(function->host, entry->source,
+						  entry->source_route);
+	entry->source_route = -1;
+}
+
+/* Makes the source of @entry an irqfd with the entry's message if that is right now, else none. */
+static void source_update(struct pci_function *function, struct pci_msix_entry *entry)
+{
+	const struct pci_host_ops *host = function->host_ops;
+
+	if (entry->source < 0 || entry->masked || get_gate(function) != PCI_MSIX_OPEN) {
+		source_unbind(function, entry);
+		return;
+	}
+	if (!host || !host->bind_msi_fd)
+		return;
+	if (host->bind_msi_fd(function->host, entry->source, entry->address, entry->data,
+			      &entry->source_route))
+		source_unbind(function, entry);
+}
+
+void pci_function_msix_connect(struct pci_function *function, uint16_t vector, int fd)
+{
+	struct pci_msix_entry *entry;
+
+	if (vector >= function->msix_vectors)
+		return;
+	entry = &function->msix[vector];
+	pthread_mutex_lock(&entry->lock);
+	if (entry->source < 0) {
+		entry->source = fd;
+		source_update(function, entry);
+	}
+	pthread_mutex_unlock(&entry->lock);
+}
+
+void pci_function_msix_disconnect(struct pci_function *function, uint16_t vector, int fd)
+{
+	struct pci_msix_entry *entry;
+
+	if (vector >= function->msix_vectors)
+		return;
+	entry = &function->msix[vector];
+	pthread_mutex_lock(&entry->lock);
+	if (entry->source == fd) {
+		source_unbind(function, entry);
+		entry->source = -1;
+	}
+	pthread_mutex_unlock(&entry->lock);
+}
+
+/* ----------------------------------------------------------------------------------------------- */
+
 void pci_function_msix_notify(struct pci_function *function, uint16_t vector)
 {
 	struct pci_msix_entry *entry;
@@ -175,6 +236,7 @@ void pci_msix_update_gate(struct pci_function *function)
 		} else {
 			entry_deliver_pending(function, entry);
 		}
+		source_update(function, entry);
 		pthread_mutex_unlock(&entry->lock);
 	}
 }
@@ -231,6 +293,8 @@ static void table_write(struct pci_function *function, uint64_t offset, uint32_t
 		entry->masked = value & ENTRY_MASKED;
 		entry_deliver_pending(function, entry);
 	}
+	if (entry->source >= 0)
+		source_update(function, entry);
 	pthread_mutex_unlock(&entry->lock);
 }
 
@@ -315,6 +379,7 @@ void pci_msix_reset(struct pci_function *function)
 		entry->masked = true;
 		entry->pending = false;
 		entry->direct = false;
+		source_update(function, entry);
 		pthread_mutex_unlock(&entry->lock);
 	}
 }
@@ -350,6 +415,7 @@ void pci_msix_state(struct pci_function *function, const uint8_t *config, struct
 void pci_msix_cleanup(struct pci_function *function)
 {
 	for (uint16_t i = 0; i < function->msix_vectors; i++) {
+		source_unbind(function, &function->msix[i]);
 		entry_unbind(function, &function->msix[i]);
 		pthread_mutex_destroy(&function->msix[i].lock);
 	}

@@ -70,6 +70,13 @@ void virtio_device_destroy(struct virtio_device *device)
 	device->ops->destroy(device);
 }
 
+uint8_t virtio_device_status(const struct virtio_device *device)
+{
+	bool absent = __atomic_load_n(&device->absent, __ATOMIC_ACQUIRE);
+
+	return get_status(device) | (absent ? VIRTIO_STATUS_NEEDS_RESET : 0);
+}
+
 bool virtio_device_running(const struct virtio_device *device)
 {
 	return (get_status(device) & (VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_NEEDS_RESET)) ==
@@ -151,6 +158,9 @@ void virtio_device_set_status(struct virtio_device *device, uint8_t status)
 		device_reset(device);
 		return;
 	}
+	/* Until its reset is over, which a driver waits for. */
+	if (__atomic_load_n(&device->absent, __ATOMIC_RELAXED))
+		return;
 	/* Bits go back to 0 by a reset only (section 2.1.1), so what @status lacks stays. */
 	if (added & VIRTIO_STATUS_FEATURES_OK && !features_acceptable(device))
 		added &= ~VIRTIO_STATUS_FEATURES_OK;

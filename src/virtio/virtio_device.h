@@ -65,6 +65,11 @@ struct virtio_device_ops {
 			    uint32_t size);
 	void (*config_write)(struct virtio_device *device, uint32_t offset, const void *data,
 			     uint32_t size); /* NULL: read-only */
+	/*
+	 * Before the transport is made and the loop has a thread; `map` is set. What this says about
+	 * the device (features, configuration) a driver can see from the start. NULL: nothing to do.
+	 */
+	struct error *(*realize)(struct virtio_device *device);
 	/* May refuse the driver's feature set (FEATURES_OK then stays clear). NULL: any subset will do. */
 	bool (*accept_features)(struct virtio_device *device, uint64_t features);
 	/* DRIVER_OK: features and enabled queues are final. While the device is quiesced it comes only at its end. */
@@ -94,6 +99,11 @@ struct virtio_device_ops {
 	struct error *(*sync)(struct virtio_device *device);
 	void (*release)(struct virtio_device *device);
 	struct error *(*take_over)(struct virtio_device *device);
+	/*
+	 * Why the device can be neither saved nor moved, NULL if it can. A constant of the device:
+	 * any thread. NULL: it always can.
+	 */
+	struct error *(*movable)(struct virtio_device *device);
 	/* Adds device-specific facts to a report for `query-virtio`. NULL: none. */
 	void (*describe)(struct virtio_device *device, json_t *object);
 	void (*destroy)(struct virtio_device *device);
@@ -110,6 +120,7 @@ struct virtio_queue {
 	struct virtqueue ring;
 	struct event_loop *loop; /* where queue_notify runs; default: the device's loop */
 	int notify_fd;		 /* eventfd written by the guest's doorbell (transport's) */
+	bool remote; /* another process waits for the doorbell; set before the transport is made */
 	struct event_source *notify_source; /* transport's */
 };
 
@@ -117,6 +128,13 @@ struct virtio_queue {
 struct virtio_transport_ops {
 	void (*interrupt_queue)(void *transport, uint16_t queue);
 	void (*interrupt_config)(void *transport);
+	/*
+	 * From now on a write to @fd, an eventfd that stays the device's, may interrupt the driver for
+	 * @queue in place of interrupt_queue, without waking this process. As that cannot always be
+	 * (a masked vector, a host without it), the device goes on watching @fd, and calls
+	 * interrupt_queue for what it finds in it. -1: no longer. Device's loop. NULL: it never can.
+	 */
+	void (*connect_queue)(void *transport, uint16_t queue, int fd);
 	/*
 	 * The transport's part of virtio_device_state_part, behind that of the device; on the
 	 * caller's thread, the device is quiesced. After a load the doorbells of a device with
@@ -140,6 +158,12 @@ struct virtio_device {
 	bool quiesced;		 /* for any reason */
 	uint8_t quiesce_reasons; /* enum virtio_quiesce_reason; device's loop */
 	bool active;		 /* ops->activate was called since the last reset */
+	/*
+	 * The device is not there yet: the status register reads as that of a device whose reset is
+	 * not over, and takes nothing but resets (section 2.4). Set and cleared by the device, on its
+	 * loop; read anywhere.
+	 */
+	bool absent;
 	bool loaded; /* with a state, and not resumed since; private to virtio_device*.c */
 	/* See virtio_device_init. */
 	void (*state)(struct virtio_device *device, struct state *state);
@@ -179,6 +203,8 @@ static inline bool virtio_device_has(const struct virtio_device *device, unsigne
 {
 	return device->driver_features >> bit & 1;
 }
+/* What the status register reads as. Any thread. */
+uint8_t virtio_device_status(const struct virtio_device *device);
 /* DRIVER_OK is set, it needs no reset, and it is not quiesced: queues may be used. */
 bool virtio_device_running(const struct virtio_device *device);
 /*

@@ -118,12 +118,49 @@ static uint16_t load_vector(const uint16_t *vector)
 	return __atomic_load_n(vector, __ATOMIC_RELAXED);
 }
 
+/* With source_lock held. */
+static void attach_source(struct virtio_pci *pci, struct virtio_pci_queue *queue)
+{
+	if (queue->source >= 0)
+		pci_function_msix_connect(&pci->function, load_vector(&queue->vector),
+					  queue->source);
+}
+
+static void detach_source(struct virtio_pci *pci, struct virtio_pci_queue *queue)
+{
+	if (queue->source >= 0)
+		pci_function_msix_disconnect(&pci->function, load_vector(&queue->vector),
+					     queue->source);
+}
+
+static void connect_queue(void *transport, uint16_t index, int fd)
+{
+	struct virtio_pci *pci = transport;
+	struct virtio_pci_queue *queue = &pci->queues[index];
+
+	pthread_mutex_lock(&pci->source_lock);
+	detach_source(pci, queue);
+	queue->source = fd;
+	attach_source(pci, queue);
+	pthread_mutex_unlock(&pci->source_lock);
+}
+
 static void store_vector(struct virtio_pci *pci, uint16_t *vector, uint64_t value)
 {
 	/* A vector that does not exist reads back as none (section 4.1.5.1.2.1). */
 	__atomic_store_n(
 	    vector, value < pci->function.msix_vectors ? (uint16_t)value : VIRTIO_PCI_NO_VECTOR,
 	    __ATOMIC_RELAXED);
+}
+
+static void store_queue_vector(struct virtio_pci *pci, struct virtio_pci_queue *queue,
+			       uint64_t value)
+{
+	pthread_mutex_lock(&pci->source_lock);
+	detach_source(pci, queue);
+	store_vector(pci, &queue->vector, value);
+	attach_source(pci, queue);
+	pthread_mutex_unlock(&pci->source_lock);
 }
 
 static void interrupt(struct virtio_pci *pci, uint16_t *vector, uint8_t isr)
@@ -151,6 +188,7 @@ static void interrupt_config(void *transport)
 static const struct virtio_transport_ops transport_ops = {
     .interrupt_queue = interrupt_queue,
     .interrupt_config = interrupt_config,
+    .connect_queue = connect_queue,
     .state = virtio_pci_state,
 };
 
@@ -203,7 +241,7 @@ static void reset_registers(struct virtio_pci *pci)
 	pci->queue_select = 0;
 	store_vector(pci, &pci->config_vector, VIRTIO_PCI_NO_VECTOR);
 	for (uint16_t i = 0; i < pci->device->queue_count; i++) {
-		store_vector(pci, &pci->queues[i].vector, VIRTIO_PCI_NO_VECTOR);
+		store_queue_vector(pci, &pci->queues[i], VIRTIO_PCI_NO_VECTOR);
 		pci->queues[i].enabled = false;
 		pci->queues[i].layout =
 		    (struct virtqueue_layout){.size = pci->device->queues[i].ring.size_max};
@@ -287,7 +325,7 @@ static uint64_t read_register(struct virtio_pci *pci, enum common_register which
 	case QUEUE_COUNT:
 		return device->queue_count;
 	case DEVICE_STATUS:
-		return get_status(device);
+		return virtio_device_status(device);
 	case CONFIG_GENERATION:
 		return __atomic_load_n(&device->config_generation, __ATOMIC_ACQUIRE) & 0xff;
 	case QUEUE_SELECT:
@@ -304,7 +342,7 @@ static void write_queue_register(struct virtio_pci *pci, enum common_register wh
 	if (!queue)
 		return;
 	if (which == QUEUE_VECTOR) {
-		store_vector(pci, &queue->vector, value);
+		store_queue_vector(pci, queue, value);
 		return;
 	}
 	if (queue->enabled) /* its layout is final */
@@ -567,6 +605,7 @@ static struct error *create_queues(struct virtio_pci *pci)
 	for (uint16_t i = 0; i < device->queue_count; i++) {
 		pci->queues[i].pci = pci;
 		pci->queues[i].index = i;
+		pci->queues[i].source = -1;
 		device->queues[i].notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		if (device->queues[i].notify_fd < 0)
 			return error_system(errno, "%s: cannot create a doorbell", device->id);
@@ -588,6 +627,7 @@ struct error *virtio_pci_create(struct virtio_device *device, struct pci_functio
 		return error_system(ENOMEM, "%s: PCI function", device->id);
 	pci->device = device;
 	pthread_mutex_init(&pci->lock, NULL);
+	pthread_mutex_init(&pci->source_lock, NULL);
 	pci_function_init(&pci->function, &function_ops, device->id, VENDOR_VIRTIO,
 			  DEVICE_ID_BASE + device->ops->id, REVISION_MODERN, device->ops->pci_class,
 			  VENDOR_VIRTIO, DEVICE_ID_BASE + device->ops->id);
@@ -623,6 +663,7 @@ void virtio_pci_destroy(struct pci_function *function)
 	device->transport_ops = NULL;
 	device->transport = NULL;
 	pci_function_cleanup(function);
+	pthread_mutex_destroy(&pci->source_lock);
 	pthread_mutex_destroy(&pci->lock);
 	free(pci);
 }

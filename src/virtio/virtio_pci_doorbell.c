@@ -109,6 +109,8 @@ void virtio_pci_doorbells_attach(struct virtio_pci *pci)
 		if (!target->ring.enabled)
 			continue;
 		ring(target->notify_fd); /* for what is in the queue already */
+		if (target->remote)
+			continue;
 		event_loop_call(target->loop, watch_on_loop, &pci->queues[i]);
 	}
 }

@@ -17,6 +17,7 @@ struct virtio_pci_queue {
 	uint16_t vector;		/* atomic */
 	bool enabled;			/* as the driver sees it; under the lock, like `layout` */
 	struct virtqueue_layout layout; /* what the driver wrote so far */
+	int source;			/* see connect_queue, or -1; under source_lock */
 	uint64_t doorbell;		/* where the host watches for it, or 0; device's loop */
 };
 
@@ -32,6 +33,9 @@ struct virtio_pci {
 	uint32_t device_feature_select, driver_feature_select;
 	uint64_t driver_features;
 	uint16_t queue_select;
+
+	/* Guards `source` and changes of `vector` of all queues; innermost but for MSI-X entries'. */
+	pthread_mutex_t source_lock;
 
 	/* The device's loop. */
 	bool attached;	      /* doorbells are being listened to */

@@ -24,7 +24,7 @@ FLOORS = {
     "rdma": ["base"],
     "blk": ["base"],
     "migration": ["memory", "snapshot"],
-    "virtio": ["memory", "pci", "blk"],
+    "virtio": ["memory", "pci", "vhost_user", "blk"],
     "machine": ["kvm", "virtio", "migration"],
     "control": ["machine"],
     "cli": ["control"],

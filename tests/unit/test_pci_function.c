@@ -520,6 +520,74 @@ static void switching_msix_off_unbinds(void **state)
 	assert_int_equal(f->unbinds, 1);
 }
 
+/* --- Interrupts from another process ----------------------------------------------------------- */
+
+#define THEIR_FD 1000
+
+static void another_process_interrupts_while_the_vector_is_open(void **state)
+{
+	struct fixture *f = *state;
+
+	f->bind_result = 0;
+	pci_function_msix_connect(&f->function, 1, THEIR_FD);
+	assert_int_equal(f->binds, 0);
+	start_msix(f);
+	assert_int_equal(f->binds, 1);
+	assert_int_equal(f->bound_fd, THEIR_FD);
+	write_table(f, 1, 12, 1);
+	assert_int_equal(f->unbinds, 1);
+	write_table(f, 1, 12, 0);
+	assert_int_equal(f->binds, 2);
+	pci_function_msix_disconnect(&f->function, 1, THEIR_FD);
+	assert_int_equal(f->unbinds, 2);
+	write_table(f, 1, 12, 1);
+	write_table(f, 1, 12, 0);
+	assert_int_equal(f->binds, 2);
+}
+
+static void another_process_sends_the_message_as_it_is_now(void **state)
+{
+	struct fixture *f = *state;
+
+	f->bind_result = 0;
+	start_msix(f);
+	pci_function_msix_connect(&f->function, 1, THEIR_FD);
+	write_table(f, 1, 8, 0x99);
+	assert_int_equal(f->bound_data, 0x99);
+	assert_int_equal(f->bound_fd, THEIR_FD);
+	assert_int_equal(f->unbinds, 0);
+}
+
+static void another_process_is_cut_off_when_interrupts_are(void **state)
+{
+	struct fixture *f = *state;
+
+	f->bind_result = 0;
+	start_msix(f);
+	pci_function_msix_connect(&f->function, 1, THEIR_FD);
+	set_msix(f, 0);
+	assert_int_equal(f->unbinds, 1);
+	set_msix(f, PCI_MSIX_CONTROL_ON);
+	assert_int_equal(f->binds, 2);
+	pci_function_reset(&f->function);
+	assert_int_equal(f->unbinds, 2);
+}
+
+static void a_vector_has_one_other_process(void **state)
+{
+	struct fixture *f = *state;
+
+	f->bind_result = 0;
+	start_msix(f);
+	pci_function_msix_connect(&f->function, 1, THEIR_FD);
+	pci_function_msix_connect(&f->function, 1, THEIR_FD + 1);
+	pci_function_msix_disconnect(&f->function, 1, THEIR_FD + 1);
+	pci_function_msix_connect(&f->function, VECTORS, THEIR_FD + 2);
+	assert_int_equal(f->binds, 1);
+	assert_int_equal(f->bound_fd, THEIR_FD);
+	assert_int_equal(f->unbinds, 0);
+}
+
 static void a_reset_keeps_addresses_and_nothing_else(void **state)
 {
 	struct fixture *f = *state;
@@ -565,6 +633,10 @@ int main(void)
 	    TEST(a_table_entry_takes_quadwords),
 	    TEST(bytes_do_not_change_a_table_entry),
 	    TEST(an_irqfd_is_bound_when_a_vector_first_fires),
+	    TEST(another_process_interrupts_while_the_vector_is_open),
+	    TEST(another_process_sends_the_message_as_it_is_now),
+	    TEST(another_process_is_cut_off_when_interrupts_are),
+	    TEST(a_vector_has_one_other_process),
 	    TEST(a_changed_message_is_bound_anew),
 	    TEST(switching_msix_off_unbinds),
 	    TEST(a_reset_keeps_addresses_and_nothing_else),

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The device of vhost_user_device.h as the transport and the machine see it: its options, and its
+ * operations, which come down to giving the rings to the back-end and taking them back.
+ *
+ * Runs on the device's loop; every operation may wait for the back-end, as long as a time limit
+ * allows. The guest controls when the operations come.
+ */
+#include "virtio/vhost_user_device.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/checked.h"
+#include "base/options.h"
+#include "virtio/vhost_user_device_private.h"
+
+#define PREFIX		   "vhost-user:"
+#define QUEUES_MAX	   64
+#define QUEUE_SIZE_DEFAULT 256
+#define FS_TAG_SIZE	   36
+
+/* --- Operations -------------------------------------------------------------------------------- */
+
+static struct error *realize(struct virtio_device *device)
+{
+	struct vhost_user_device *vhost = vhost_user_device_of(device);
+
+	TRY(vhost_user_shadow_begin(vhost));
+	return vhost_user_connection_begin(vhost);
+}
+
+static void config_read(struct virtio_device *device, uint32_t offset, void *data, uint32_t size)
+{
+	memcpy(data, vhost_user_device_of(device)->config + offset, size);
+}
+
+static void config_write(struct virtio_device *device, uint32_t offset, const void *data,
+			 uint32_t size)
+{
+	struct vhost_user_device *vhost = vhost_user_device_of(device);
+	struct error *error;
+
+	if (!vhost->front || !vhost->type.config_theirs)
+		return;
+	error = vhost_user_front_end_set_config(vhost->front, offset, size, data, false);
+	if (error && error_code(error) != EREMOTEIO) { /* a back-end may refuse what it likes */
+		vhost_user_connection_failed(vhost, error);
+		return;
+	}
+	error_free(error);
+	vhost->config_stale = true;
+	vhost_user_connection_settle(vhost);
+}
+
+static void run(struct virtio_device *device)
+{
+	struct vhost_user_device *vhost = vhost_user_device_of(device);
+
+	vhost->wanted = true;
+	vhost_user_rings_start(vhost);
+	vhost_user_connection_settle(vhost);
+}
+
+static void rest(struct virtio_device *device)
+{
+	struct vhost_user_device *vhost = vhost_user_device_of(device);
+
+	vhost->wanted = false;
+	vhost_user_rings_stop(vhost);
+	vhost_user_connection_settle(vhost);
+}
+
+/* The doorbell rings in the other process; this is for what may have come before. */
+static void queue_notify(struct virtio_device *device, uint16_t queue)
+{
+	const uint64_t one = 1;
+	int fd = device->queues[queue].notify_fd;
+
+	/* It fails only if the counter is full, which is as good. */
+	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+static struct error *reset_back_end(struct vhost_user_device *vhost)
+{
+	if (vhost->protocol & VHOST_USER_PROTOCOL_RESET_DEVICE)
+		TRY(vhost_user_front_end_reset(vhost->front));
+	return vhost->memory_given ? vhost_user_front_end_tidy_memory(vhost->front) : NULL;
+}
+
+static void reset(struct virtio_device *device)
+{
+	struct vhost_user_device *vhost = vhost_user_device_of(device);
+	struct error *error;
+
+	rest(device);
+	vhost_user_rings_reset(vhost);
+	error = vhost->front && device->active ? reset_back_end(vhost) : NULL;
+	if (error)
+		vhost_user_connection_failed(vhost, error);
+	vhost_user_connection_settle(vhost);
+}
+
+static struct error *movable(struct virtio_device *device)
+{
+	return error_new(EOPNOTSUPP,
+			 "'%s' is worked by another process, the back-end at %s, which writes to "
+			 "the guest's memory unseen: a VM with such a device cannot be saved or "
+			 "moved",
+			 device->id, vhost_user_device_of(device)->socket);
+}
+
+/* `movable` refuses before anything is written; a load is into a device of another configuration. */
+static void visit_state(struct virtio_device *device, struct state *state)
+{
+	state_fail(state, movable(device));
+}
+
+static void describe_memory(const struct vhost_user_device *vhost, json_t *object)
+{
+	uint64_t excess = vhost_user_memory_excess(vhost->memory);
+
+	if (!vhost->memory_given)
+		return;
+	json_object_set_new(object, "memory",
+			    json_pack("{s:I, s:I, s:I, s:b}", "slots",
+				      (json_int_t)vhost_user_memory_held(vhost->memory), "maximum",
+				      (json_int_t)vhost_user_memory_limit(vhost->memory), "excess",
+				      (json_int_t)excess, "exact", !excess));
+}
+
+static void describe(struct virtio_device *device, json_t *object)
+{
+	struct vhost_user_device *vhost = vhost_user_device_of(device);
+	char protocol[24];
+	json_t *back_end;
+
+	snprintf(protocol, sizeof(protocol), "0x%" PRIx64, vhost->protocol);
+	back_end = json_pack("{s:s, s:b, s:s, s:I}", "socket", vhost->socket, "connected",
+			     vhost->front != NULL, "protocol", protocol, "sessions",
+			     (json_int_t)vhost->sessions);
+	if (vhost->trouble[0])
+		json_object_set_new(back_end, "trouble", json_string(vhost->trouble));
+	describe_memory(vhost, back_end);
+	json_object_set_new(object, "back-end", back_end);
+}
+
+static void destroy(struct virtio_device *device)
+{
+	struct vhost_user_device *vhost = vhost_user_device_of(device);
+
+	vhost_user_connection_end(vhost);
+	vhost_user_shadow_end(vhost);
+	vhost_user_rings_destroy(vhost);
+	virtio_device_cleanup(device);
+	free(vhost->socket);
+	free(vhost);
+}
+
+static const struct virtio_device_ops device_ops = {
+    .realize = realize,
+    .config_read = config_read,
+    .config_write = config_write,
+    .activate = run,
+    .queue_notify = queue_notify,
+    .reset = reset,
+    .quiesce = rest,
+    .resume = run,
+    .movable = movable,
+    .describe = describe,
+    .destroy = destroy,
+};
+
+/* --- Status ------------------------------------------------------------------------------------ */
+
+struct status_request {
+	struct vhost_user_device *vhost;
+	struct vhost_user_device_status *status;
+};
+
+static void status_on_loop(void *context)
+{
+	const struct status_request *request = context;
+	struct vhost_user_device *vhost = request->vhost;
+	struct vhost_user_device_status *status = request->status;
+
+	*status = (struct vhost_user_device_status){.socket = vhost->socket,
+						    .connected = vhost->front != NULL,
+						    .sessions = vhost->sessions,
+						    .messages = vhost->messages};
+	if (!vhost->front)
+		return;
+	status->messages += vhost_user_front_end_sent(vhost->front);
+	status->slots_max = vhost_user_front_end_slots(vhost->front);
+	if (!vhost->memory_given)
+		return;
+	status->slots_used = vhost_user_memory_held(vhost->memory);
+	status->slots_max = vhost_user_memory_limit(vhost->memory);
+	status->excess = vhost_user_memory_excess(vhost->memory);
+}
+
+bool vhost_user_device_status(struct virtio_device *device, struct vhost_user_device_status *status)
+{
+	struct status_request request = {vhost_user_device_of(device), status};
+
+	if (device->ops->realize != realize)
+		return false;
+	event_loop_call(device->loop, status_on_loop, &request);
+	return true;
+}
+
+/* --- Creation ---------------------------------------------------------------------------------- */
+
+struct description {
+	struct vhost_user_type type;
+	char *socket;
+	char id[32];
+	char tag[FS_TAG_SIZE + 1];
+	uint16_t queues, queue_size;
+};
+
+bool vhost_user_device_wanted(const char *text)
+{
+	return strncmp(text, PREFIX, strlen(PREFIX)) == 0;
+}
+
+static struct error *take_socket(struct description *description, const char *socket)
+{
+	if (!socket || !*socket)
+		return error_usage("it names no socket");
+	if (strlen(socket) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+		return error_usage("the path of the socket, %s, is too long", socket);
+	description->socket = strdup(socket);
+	return description->socket ? NULL : error_system(ENOMEM, "a socket's name");
+}
+
+/* type=NAME or type=NUMBER. */
+static struct error *take_type(struct description *description, struct options *options)
+{
+	const char *name = options_take(options, "type");
+	const struct vhost_user_type *type = name ? vhost_user_type_find(name) : NULL;
+	char *end = NULL;
+	unsigned long id = name ? strtoul(name, &end, 10) : 0;
+
+	if (!name)
+		return error_usage("it gives no type: add type=NAME or type=NUMBER");
+	if (!type && (end == name || *end || id < 1 || id > 63))
+		return error_usage(
+		    "type=%s is neither a type that is known (blk, fs, console, rng, "
+		    "scsi, gpu, input, vsock, sound, i2c, gpio) nor a number, 1 to 63",
+		    name);
+	if (!type) {
+		type = vhost_user_type_numbered((uint16_t)id);
+		description->type = *type;
+		description->type.id = (uint16_t)id;
+	} else {
+		description->type = *type;
+	}
+	if (description->type.id == VIRTIO_ID_NET || description->type.id == VIRTIO_ID_MEM)
+		return error_usage("type=%s is not a device that a back-end can work alone", name);
+	return NULL;
+}
+
+static struct error *take_sizes(struct description *description, struct options *options)
+{
+	uint64_t queues = description->type.queues, size = QUEUE_SIZE_DEFAULT;
+	uint64_t config = description->type.config_size;
+
+	TRY(options_take_number(options, "queues", QUEUES_MAX, &queues));
+	TRY(options_take_number(options, "queue-size", VIRTQUEUE_SIZE_MAX, &size));
+	if (description->type.config_theirs && !description->type.queues_field)
+		TRY(options_take_number(options, "config-size", VHOST_USER_CONFIG_MAX, &config));
+	if (!queues)
+		return error_usage("queues=0: a device has at least one");
+	if (!is_power_of_two(size) || size < 4)
+		return error_usage("queue-size=%" PRIu64 " is not a power of two, 4 to %d", size,
+				   VIRTQUEUE_SIZE_MAX);
+	description->queues = (uint16_t)(queues + description->type.queues_before);
+	description->queue_size = (uint16_t)size;
+	description->type.config_size = (uint32_t)config;
+	return NULL;
+}
+
+static struct error *take_tag(struct description *description, struct options *options)
+{
+	const char *tag = options_take(options, "tag");
+
+	if (!tag || !*tag)
+		return error_usage("it gives no tag: add tag=NAME, by which the guest mounts it");
+	if (strlen(tag) > FS_TAG_SIZE)
+		return error_usage("tag=%s has more than %d bytes", tag, FS_TAG_SIZE);
+	snprintf(description->tag, sizeof(description->tag), "%s", tag);
+	return NULL;
+}
+
+static struct error *describe_text(const char *kind, const char *text, uint32_t index,
+				   struct description *description)
+{
+	AUTO_OPTIONS struct options *options = NULL;
+	bool generic = !strcmp(kind, "vhost-user"), fs = !strcmp(kind, "fs");
+	const char *socket, *id;
+
+	TRY(options_parse(text, generic ? NULL : "back-end", &options));
+	socket = options_take(options, generic ? "socket" : "back-end");
+	if (!generic && socket && !vhost_user_device_wanted(socket))
+		return error_usage("%s is no back-end: begin with vhost-user:SOCKET", socket);
+	TRY(take_socket(description, generic || !socket ? socket : socket + strlen(PREFIX)));
+	if (generic)
+		TRY(take_type(description, options));
+	else
+		description->type = *vhost_user_type_find(fs ? "fs" : "blk");
+	TRY(take_sizes(description, options));
+	if (fs)
+		TRY(take_tag(description, options));
+	id = options_take(options, "id");
+	if (id)
+		snprintf(description->id, sizeof(description->id), "%s", id);
+	else
+		snprintf(description->id, sizeof(description->id), index || generic ? "%s%u" : "%s",
+			 kind, index);
+	return options_finish(options);
+}
+
+static struct error *create(const struct description *description, struct virtio_device **result)
+{
+	struct vhost_user_device *vhost = calloc(1, sizeof(*vhost));
+	struct error *error;
+
+	if (!vhost)
+		return error_system(ENOMEM, "device '%s'", description->id);
+	vhost->type = description->type;
+	vhost->queues = description->queues;
+	vhost->inflight_fd = -1;
+	vhost->ops = device_ops;
+	vhost->ops.type = vhost->type.type;
+	vhost->ops.id = vhost->type.id;
+	vhost->ops.pci_class = vhost->type.pci_class;
+	vhost->ops.config_size = vhost->type.config_size;
+	error = virtio_device_init(&vhost->device, &vhost->ops, visit_state, description->id,
+				   vhost->queues, description->queue_size);
+	if (error) {
+		free(vhost);
+		return error;
+	}
+	vhost->device.features = 0; /* until a back-end offers some */
+	vhost->device.absent = true;
+	vhost->socket = strdup(description->socket);
+	error = vhost->socket ? vhost_user_rings_create(vhost) : error_system(ENOMEM, "a socket");
+	if (error) {
+		destroy(&vhost->device);
+		return error;
+	}
+	if (description->tag[0]) {
+		memcpy(vhost->config, description->tag, FS_TAG_SIZE);
+		put_le32(vhost->config + FS_TAG_SIZE, vhost->queues - vhost->type.queues_before);
+	}
+	*result = &vhost->device;
+	return NULL;
+}
+
+struct error *vhost_user_device_create(const char *kind, const char *text, uint32_t index,
+				       struct virtio_device **device)
+{
+	struct description description = {0};
+	struct error *error = describe_text(kind, text, index, &description);
+
+	if (!error)
+		error = create(&description, device);
+	free(description.socket);
+	return error;
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Private to vhost_user_*.c of this folder: the device, and what its files ask of each other. All of it
+ * runs on the device's loop unless it says otherwise.
+ */
+#ifndef GODWIT_VIRTIO_VHOST_USER_DEVICE_PRIVATE_H
+#define GODWIT_VIRTIO_VHOST_USER_DEVICE_PRIVATE_H
+
+#include "vhost_user/front_end.h"
+#include "virtio/vhost_user_device.h"
+
+/* A kind of virtio device, as far as it matters that a back-end does its work. */
+struct vhost_user_type {
+	const char *name; /* "blk", for type= */
+	const char *type; /* "vhost-user-blk" */
+	uint16_t id;
+	uint32_t pci_class;
+	uint32_t config_size;
+	uint16_t queues_before; /* queues in front of those that queues= counts */
+	uint16_t queues;	/* default of queues= */
+	/* Its back-ends have the configuration space. Otherwise it is `config` as made at creation. */
+	bool config_theirs;
+	uint32_t queues_field; /* where an le16 in it says how many queues; 0: nowhere */
+	/*
+	 * Requests are done in the order of the available ring, so that those under way when a
+	 * back-end died can be found without an in-flight buffer.
+	 */
+	bool in_order;
+	bool stateful; /* a back-end's successor cannot go on: the driver has to begin anew */
+};
+
+/* The type called @name; NULL: there is none. */
+const struct vhost_user_type *vhost_user_type_find(const char *name);
+/* That of devices with this number; for those that are not known one that assumes nothing. */
+const struct vhost_user_type *vhost_user_type_numbered(uint16_t id);
+
+struct vhost_user_ring {
+	struct vhost_user_device *owner;
+	int call; /* eventfd that the back-end writes to interrupt */
+	struct event_source *call_source;
+	uint32_t base; /* where it goes on, while it does not run */
+	bool running;
+	bool lost; /* its back-end has gone without saying where it was */
+};
+
+struct vhost_user_device {
+	struct virtio_device device;
+	struct virtio_device_ops ops; /* what `device` uses: its own type, id, configuration size */
+	struct vhost_user_type type;  /* a copy */
+	char *socket;
+	uint8_t config[VHOST_USER_CONFIG_MAX];
+	struct vhost_user_ring *rings; /* one for each queue */
+	uint16_t queues;	       /* those that the back-end works on */
+	bool wanted; /* the driver has the device in use, and the machine runs: rings are to run */
+
+	/* The session. */
+	struct vhost_user_front_end *front; /* NULL: there is none */
+	struct event_source *front_source, *backend_source;
+	struct event_timer *retry;
+	bool config_stale;	     /* the back-end has said so */
+	bool memory_given;	     /* this session has the memory */
+	uint64_t protocol;	     /* of the last session */
+	uint64_t sessions, messages; /* messages: of earlier sessions */
+	int64_t pause_ns;	     /* until the next attempt */
+	char trouble[256];	     /* why there is no session, or was none */
+	struct rate_limit trouble_log;
+
+	/* What the back-end is to hold. */
+	struct memory_listener listener;
+	bool listening;
+	struct vhost_user_memory *memory;
+	uint32_t blocks;
+	/* Where it notes what is under way. */
+	struct vhost_user_inflight inflight;
+	int inflight_fd; /* -1: nowhere */
+};
+
+static inline struct vhost_user_device *vhost_user_device_of(struct virtio_device *device)
+{
+	return (struct vhost_user_device *)(void *)device;
+}
+
+/* --- vhost_user_shadow.c: memory ---------------------------------------------------------------- */
+
+/* Follows the memory map from now on. Refused: memory that another process cannot map. */
+struct error *vhost_user_shadow_begin(struct vhost_user_device *vhost) MUST_CHECK;
+void vhost_user_shadow_end(struct vhost_user_device *vhost);
+
+/* --- vhost_user_connection.c: sessions ----------------------------------------------------------- */
+
+/*
+ * Looks for the back-end for the first time: an error if it is there and will not do. From then on sessions
+ * begin and end by themselves.
+ */
+struct error *vhost_user_connection_begin(struct vhost_user_device *vhost) MUST_CHECK;
+/* Hangs up. The loop's thread has ended. */
+void vhost_user_connection_end(struct vhost_user_device *vhost);
+/*
+ * A request has failed with @error, which is taken over, so that the back-end is not what it should be:
+ * hangs up, notes why, and tries again later.
+ */
+void vhost_user_connection_failed(struct vhost_user_device *vhost, struct error *error);
+/* Does what events during a request have asked for. At the end of whatever spoke to the back-end. */
+void vhost_user_connection_settle(struct vhost_user_device *vhost);
+
+/* --- vhost_user_rings.c ------------------------------------------------------------------------- */
+
+struct error *vhost_user_rings_create(struct vhost_user_device *vhost) MUST_CHECK;
+void vhost_user_rings_destroy(struct vhost_user_device *vhost);
+/* Lets the rings run, if there is a back-end and the driver has them in use. */
+void vhost_user_rings_start(struct vhost_user_device *vhost);
+/* Stops all that run, requests under way done; what a back-end that fails meanwhile leaves is lost. */
+void vhost_user_rings_stop(struct vhost_user_device *vhost);
+/* The back-end is gone. */
+void vhost_user_rings_lose(struct vhost_user_device *vhost);
+/* The driver has reset the device: rings begin at their beginning, nothing is under way. */
+void vhost_user_rings_reset(struct vhost_user_device *vhost);
+
+#endif

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Devices whose work another process does, with mini-guests: QEMU's storage daemon has the disk, and is late, killed and started
+again."""
+
+import random
+import time
+
+import pytest
+from support.back_ends import image, storage_daemon
+from support.vm import MIB
+from test_mini import LIMIT, MiniGuest
+
+ELASTIC = ("--elastic", "id=hot0,max=64M,size=64M,block=2M")
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    with storage_daemon(tmp_path, image(tmp_path / "disk", 1 * MIB)) as back_end:
+        yield back_end
+
+
+def guest(daemon, *arguments, cmdline="rounds=50", **options):
+    return MiniGuest("disk", "--disk", f"vhost-user:{daemon.socket}", *arguments, cmdline=cmdline, **options)
+
+
+def back_end_of(vm, ident="disk"):
+    return next(device for device in vm.qmp.command("godwit-devices") if device["id"] == ident)["back-end"]
+
+
+def wait_back_end(vm, connected):
+    end = time.monotonic() + LIMIT
+    while back_end_of(vm)["connected"] != connected:
+        assert time.monotonic() < end, back_end_of(vm)
+        time.sleep(0.02)
+    return back_end_of(vm)
+
+
+def test_what_is_written_is_read_while_memory_comes_and_goes(daemon, tmp_path):
+    daemon.start()
+    with guest(daemon, *ELASTIC, cmdline="rounds=200 elastic=1 half=150") as vm:
+        vm.checkpoint("half")
+        assert vm.numbers["capacity"] == 1 * MIB // 512
+        memory = back_end_of(vm)["memory"]
+        assert memory["exact"] and memory["excess"] == 0 and 2 <= memory["slots"] <= memory["maximum"]
+        vm.go_on().finish()
+        assert vm.numbers["resets"] == 0
+    assert len(set((tmp_path / "disk").read_bytes())) > 100
+
+
+def test_pieces_of_memory_beyond_the_back_ends_slots(daemon):
+    daemon.start()
+    with guest(daemon, "--elastic", "id=hot0,max=1G,size=1G,block=2M", "--elastic", "id=hot1,max=1G,size=0,block=4K",
+               cmdline="rounds=100 elastic=1") as vm:
+        vm.finish()
+        assert vm.numbers["resets"] == 0
+
+
+def test_back_end_may_come_after_the_machine(daemon):
+    with guest(daemon) as vm:
+        assert not back_end_of(vm)["connected"]
+        assert "waiting for its back-end" in back_end_of(vm)["trouble"]
+        daemon.start()
+        vm.finish()
+        assert vm.numbers["capacity"] == 1 * MIB // 512
+
+
+def test_guest_goes_on_with_the_next_back_end(daemon):
+    daemon.start()
+    with guest(daemon, *ELASTIC, cmdline="rounds=60 half=30 elastic=1") as vm:
+        vm.checkpoint("half")
+        daemon.kill()
+        assert "has hung up" in wait_back_end(vm, False)["trouble"]
+        vm.cli("status", vm.name)  # the machine lives on
+        daemon.start()
+        assert wait_back_end(vm, True)["sessions"] == 2
+        vm.go_on().finish()
+        assert vm.numbers["resets"] == 0
+
+
+def test_killed_at_any_time_nothing_is_lost(daemon):
+    """The daemon keeps no list of what is under way: where a request was, the disk needs a reset, and the guest does it again."""
+    daemon.start()
+    generator = random.Random(5)
+    with guest(daemon, *ELASTIC, cmdline="rounds=300 elastic=1") as vm:
+        for _ in range(5):
+            vm.serial.expect(r"^round \d+\r?$", LIMIT)
+            time.sleep(generator.random() / 20)
+            daemon.kill()
+            daemon.start()
+            wait_back_end(vm, True)
+        vm.finish()
+
+
+def test_paused_machine_leaves_the_disk_alone(daemon, tmp_path):
+    daemon.start()
+    with guest(daemon, cmdline="rounds=300") as vm:
+        vm.serial.expect(r"^round 5\r?$", LIMIT)
+        vm.cli("pause", vm.name)
+        before = (tmp_path / "disk").read_bytes()
+        daemon.kill()  # whose successor goes on where this one was
+        daemon.start()
+        wait_back_end(vm, True)
+        assert (tmp_path / "disk").read_bytes() == before
+        vm.cli("resume", vm.name)
+        vm.finish()
+        assert vm.numbers["resets"] == 0
+
+
+# --- What is refused -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(daemon):
+    daemon.start()
+    with guest(daemon, cmdline="rounds=20 half=10") as vm:
+        vm.checkpoint("half")
+        yield vm
+        vm.go_on().finish()
+
+
+def refusal(vm, *command):
+    result = vm.cli(*command, check=False)
+    assert result.returncode == 1
+    return result.stderr
+
+
+WORDS = "'disk' is worked by another process, the back-end at "
+
+
+def test_save_is_refused_before_anything_is_written(running, tmp_path):
+    for options in ((), ("--live",)):
+        assert WORDS in refusal(running, "save", running.name, tmp_path / "snapshot", *options)
+        assert not list(tmp_path.glob("snapshot*"))
+    assert WORDS in refusal(running, "save", running.name, f"exec:cat > {tmp_path}/stream")
+    assert not (tmp_path / "stream").exists() or not (tmp_path / "stream").stat().st_size
+
+
+def test_migration_is_refused_before_anybody_is_called(running, tmp_path):
+    for options in ((), ("--channels", "4")):
+        assert WORDS in refusal(running, "migrate", running.name, f"unix:{tmp_path}/nobody", *options)
+    assert running.qmp.command("query-status")["status"] == "running"
+
+
+def test_memory_that_a_back_end_cannot_map_is_refused(daemon):
+    daemon.start()
+    with guest(daemon, "--elastic", "id=hot0,max=64M,backing=anon") as vm:
+        assert vm.wait(LIMIT) == 2
+        assert "the memory of 'hot0' is private to the VM (backing=anon), and a back-end has to map it" in vm.stderr()
+
+
+def test_back_end_with_too_few_queues_is_refused(daemon):
+    daemon.start()
+    with MiniGuest("disk", "--disk", f"vhost-user:{daemon.socket},queues=2") as vm:
+        assert vm.wait(LIMIT) == 2
+        assert "has 1 queues, and the device is to have 2" in vm.stderr()
+
+
+def test_more_memory_blocks_than_slots_are_refused(daemon):
+    daemon.start()
+    many = [word for i in range(32) for word in ("--elastic", f"id=hot{i},max=2M,block=2M")]
+    with guest(daemon, *many) as vm:
+        assert vm.wait(LIMIT) == 2
+        assert "takes 32 pieces of memory, and the machine has 33" in vm.stderr()
+
+
+def test_disk_is_not_restored_into_a_back_end(daemon, tmp_path):
+    with MiniGuest("disk", "--disk", image(tmp_path / "own", 1 * MIB), cmdline="rounds=20 half=10") as vm:
+        vm.checkpoint("half")
+        vm.cli("save", vm.name, tmp_path / "snapshot")
+        vm.go_on().finish()
+        for options in ((), ("--lazy",), ("--clone",)):
+            result = vm.cli("restore", tmp_path / "snapshot", *options, "--disk", f"vhost-user:{daemon.socket}", check=False)
+            assert result.returncode == 2
+            assert "cannot take over the state of another one" in result.stderr

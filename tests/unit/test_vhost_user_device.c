@@ -1,0 +1,563 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Virtio devices whose work a back-end does: with a back-end that serves, is late, dies and lies. */
+#include "vhost_user_disk.h"
+
+#include "virtio/vhost_user_device.h"
+#include "virtio_driver.h"
+
+#define HOT_ADDRESS GIB(1)
+#define HOT_SIZE    MIB(64)
+#define HOT_UNIT    MIB(2)
+#define HEADER	    MIB(1)
+#define DATA	    (MIB(1) + KIB(4))
+#define STATUS	    (MIB(1) + KIB(8))
+
+struct setup {
+	struct disk disk;
+	struct driver driver;
+	struct ram_block *hot_block;
+	struct memory_region *hot;
+	int doorbells[QUEUES_MAX];
+	unsigned int interrupts; /* atomic */
+	int connected[QUEUES_MAX];
+};
+
+/* --- A transport ------------------------------------------------------------------------------- */
+
+static void count_interrupt(void *transport, uint16_t queue)
+{
+	struct setup *setup = CONTAINER_OF((struct driver *)transport, struct setup, driver);
+
+	__atomic_fetch_add(&setup->interrupts, 1, __ATOMIC_RELEASE);
+}
+
+static void note_connection(void *transport, uint16_t queue, int fd)
+{
+	CONTAINER_OF((struct driver *)transport, struct setup, driver)->connected[queue] = fd;
+}
+
+static const struct virtio_transport_ops transport = {
+    .interrupt_queue = count_interrupt,
+    .interrupt_config = driver_interrupt_config,
+    .connect_queue = note_connection,
+};
+
+/* --- Beginning and end ------------------------------------------------------------------------- */
+
+static struct setup *prepare(enum ram_backing kind)
+{
+	const struct ram_backing_options backing = {.backing = kind, .host_node = -1};
+	struct setup *setup = calloc(1, sizeof(*setup));
+
+	assert_non_null(setup);
+	disk_prepare(&setup->disk);
+	driver_create_memory(&setup->driver, &backing);
+	driver_no_error(ram_block_create("hot", &backing, HOT_SIZE, &setup->hot_block));
+	driver_no_error(memory_map_add(setup->driver.map, HOT_ADDRESS, HOT_SIZE, setup->hot_block,
+				       0, HOT_UNIT, &setup->hot));
+	return setup;
+}
+
+/* The device with these options behind the socket; an error of its realization is the result. */
+static struct error *add_device(struct setup *setup, const char *options)
+{
+	struct driver *driver = &setup->driver;
+	char text[160];
+
+	snprintf(text, sizeof(text), "vhost-user:%s%s", setup->disk.path, options);
+	TRY(vhost_user_device_create("disk", text, 0, &driver->device));
+	driver->device->map = driver->map;
+	driver->device->transport = driver;
+	driver->device->transport_ops = &transport;
+	for (uint16_t i = 0; i < driver->device->queue_count; i++) {
+		setup->connected[i] = -1;
+		setup->doorbells[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		driver->device->queues[i].notify_fd = setup->doorbells[i];
+	}
+	TRY(driver->device->ops->realize(driver->device));
+	return event_loop_start_thread(driver->device->loop, "device");
+}
+
+static struct setup *begin(const char *options)
+{
+	struct setup *setup = prepare(RAM_BACKING_MEMFD);
+
+	disk_listen(&setup->disk);
+	driver_no_error(add_device(setup, options));
+	return setup;
+}
+
+static void end(struct setup *setup)
+{
+	uint16_t count = setup->driver.device ? setup->driver.device->queue_count : 0;
+
+	virtio_device_destroy(setup->driver.device);
+	setup->driver.device = NULL;
+	for (uint16_t i = 0; i < count; i++)
+		close(setup->doorbells[i]);
+	driver_destroy(&setup->driver);
+	ram_block_destroy(setup->hot_block);
+	disk_end(&setup->disk);
+	free(setup);
+}
+
+static void assert_refused(struct error *error, const char *text)
+{
+	assert_non_null(error);
+	if (!strstr(error_message(error), text))
+		fail_msg("'%s' is not in '%s'", text, error_message(error));
+	error_free(error);
+}
+
+/* --- Requests ---------------------------------------------------------------------------------- */
+
+static void offer(struct setup *setup, uint16_t queue, uint32_t type, uint64_t sector,
+		  uint64_t address)
+{
+	uint8_t *header = setup->driver.ram + HEADER;
+	const struct driver_buffer buffers[] = {
+	    {HEADER, 16, false}, {address, 512, !type}, {STATUS, 1, true}};
+
+	put_le32(header, type);
+	put_le64(header + 8, sector);
+	setup->driver.ram[STATUS] = 0xff;
+	driver_offer(&setup->driver, queue, buffers, ARRAY_SIZE(buffers));
+	driver_notify(&setup->driver, queue);
+}
+
+static void answered(struct setup *setup, uint16_t queue)
+{
+	assert_int_equal(driver_wait(&setup->driver, queue, NULL), 513);
+	assert_int_equal(setup->driver.ram[STATUS], 0);
+}
+
+static void read_sector(struct setup *setup, uint16_t queue, uint64_t sector)
+{
+	offer(setup, queue, 0, sector, DATA);
+	answered(setup, queue);
+	assert_int_equal(setup->driver.ram[DATA], sector + 1);
+	assert_int_equal(setup->driver.ram[DATA + 511], sector + 1);
+}
+
+static struct vhost_user_device_status status_of(struct setup *setup)
+{
+	struct vhost_user_device_status status;
+
+	assert_true(vhost_user_device_status(setup->driver.device, &status));
+	return status;
+}
+
+static void wait_connected(struct setup *setup, bool connected)
+{
+	for (int i = 0; status_of(setup).connected != connected; i++) {
+		assert_true(i < DISK_WAIT_MS);
+		usleep(1000);
+	}
+}
+
+/* --- A back-end that serves -------------------------------------------------------------------- */
+
+static void test_device_is_what_the_back_end_offers(void **state)
+{
+	struct setup *setup = begin(",queues=2");
+	struct virtio_device *device = setup->driver.device;
+
+	assert_string_equal(device->ops->type, "vhost-user-blk");
+	assert_int_equal(device->ops->id, VIRTIO_ID_BLOCK);
+	/* Packed rings are not passed on. */
+	assert_int_equal(device->features, 1ULL << 32 | 1ULL << 28 | 1ULL << 12 | 1ULL << 9);
+	assert_int_equal(driver_read_config(&setup->driver, 0, 8), DISK_SECTORS);
+	assert_int_equal(driver_read_config(&setup->driver, 34, 2), 2);
+	assert_int_equal(virtio_device_status(device), 0);
+	end(setup);
+}
+
+static void test_every_queue_reads_and_writes(void **state)
+{
+	struct setup *setup = begin(",queues=3");
+
+	driver_start(&setup->driver, 0);
+	for (uint16_t queue = 0; queue < 3; queue++) {
+		read_sector(setup, queue, 7 + queue);
+		memset(setup->driver.ram + DATA, 0x77, 512);
+		offer(setup, queue, 1, 20 + queue, DATA);
+		answered(setup, queue);
+		assert_int_equal(setup->disk.image[20 + queue][511], 0x77);
+	}
+	assert_int_equal(setup->disk.features & ~VHOST_USER_F_PROTOCOL_FEATURES, 1ULL << 32);
+	end(setup);
+}
+
+static void test_interrupts_that_the_host_does_not_take_arrive(void **state)
+{
+	struct setup *setup = begin("");
+
+	driver_start(&setup->driver, 0);
+	assert_true(setup->connected[0] >= 0);
+	read_sector(setup, 0, 1);
+	disk_wait(&setup->interrupts, 1);
+	driver_set_status(&setup->driver, 0);
+	assert_int_equal(setup->connected[0], -1);
+	end(setup);
+}
+
+static void test_driver_writes_what_the_back_end_allows(void **state)
+{
+	struct setup *setup = begin("");
+
+	driver_start(&setup->driver, 0);
+	driver_write_config(&setup->driver, 32, 1, 1);
+	assert_int_equal(driver_read_config(&setup->driver, 32, 1), 1);
+	assert_int_equal(setup->disk.config[32], 1);
+	driver_write_config(&setup->driver, 0, 1, 5);
+	assert_int_equal(driver_read_config(&setup->driver, 0, 8), DISK_SECTORS);
+	read_sector(setup, 0, 3);
+	end(setup);
+}
+
+static void test_driver_hears_of_new_configuration(void **state)
+{
+	struct setup *setup = begin("");
+
+	driver_start(&setup->driver, 0);
+	put_le64(setup->disk.config, 12345);
+	disk_change_config(&setup->disk);
+	disk_wait((unsigned int *)&setup->driver.config_interrupts, 1);
+	assert_int_equal(driver_read_config(&setup->driver, 0, 8), 12345);
+	end(setup);
+}
+
+static void test_rings_rest_while_the_machine_does(void **state)
+{
+	struct setup *setup = begin("");
+	unsigned int requests;
+
+	driver_start(&setup->driver, 0);
+	read_sector(setup, 0, 1);
+	virtio_device_quiesce(setup->driver.device);
+	disk_wait(&setup->disk.requests, 1);
+	requests = setup->disk.requests;
+	offer(setup, 0, 0, 5, DATA);
+	assert_false(setup->disk.rings[0].running);
+	virtio_device_resume(setup->driver.device);
+	answered(setup, 0);
+	assert_int_equal(setup->driver.ram[DATA], 6);
+	assert_int_equal(setup->disk.requests, requests + 1);
+	end(setup);
+}
+
+static void test_driver_begins_anew_after_a_reset(void **state)
+{
+	struct setup *setup = begin("");
+
+	for (int i = 0; i < 3; i++) {
+		driver_start(&setup->driver, 0);
+		read_sector(setup, 0, (uint64_t)i);
+		driver_set_status(&setup->driver, 0);
+		assert_false(setup->disk.rings[0].running);
+	}
+	assert_int_equal(setup->disk.sessions, 1);
+	end(setup);
+}
+
+static void test_ring_outside_memory_needs_a_reset(void **state)
+{
+	struct setup *setup = begin("");
+	struct virtqueue *ring = &setup->driver.device->queues[0].ring;
+
+	driver_start(&setup->driver, 0);
+	virtio_device_quiesce(setup->driver.device);
+	ring->layout.descriptors = HOT_ADDRESS; /* as if it had been unplugged meanwhile */
+	virtio_device_resume(setup->driver.device);
+	assert_true(driver_needs_reset(&setup->driver));
+	driver_set_status(&setup->driver, 0);
+	driver_start(&setup->driver, 0);
+	read_sector(setup, 0, 1);
+	end(setup);
+}
+
+/* --- Memory ------------------------------------------------------------------------------------ */
+
+static void test_back_end_holds_exactly_what_is_plugged(void **state)
+{
+	struct setup *setup = begin("");
+	uint64_t messages;
+
+	driver_start(&setup->driver, 0);
+	assert_int_equal(status_of(setup).slots_used, 1);
+	assert_int_equal(memory_region_plug(setup->driver.map, setup->hot, MIB(8), HOT_UNIT), 0);
+	assert_int_equal(status_of(setup).slots_used, 2);
+	assert_int_equal(status_of(setup).excess, 0);
+	offer(setup, 0, 0, 9, HOT_ADDRESS + MIB(9));
+	answered(setup, 0);
+	assert_int_equal(setup->hot_block->host[MIB(9)], 10);
+	messages = status_of(setup).messages;
+	assert_int_equal(memory_region_unplug(setup->driver.map, setup->hot, MIB(8), HOT_UNIT), 0);
+	assert_int_equal(status_of(setup).slots_used, 1);
+	assert_int_equal(status_of(setup).messages, messages + 1);
+	end(setup);
+}
+
+static void test_memory_plugged_before_the_driver_comes_is_there(void **state)
+{
+	struct setup *setup = begin("");
+
+	assert_int_equal(memory_region_plug(setup->driver.map, setup->hot, 0, HOT_UNIT), 0);
+	assert_int_equal(status_of(setup).slots_used, 0);
+	driver_start(&setup->driver, 0);
+	assert_int_equal(status_of(setup).slots_used, 2);
+	offer(setup, 0, 0, 9, HOT_ADDRESS + MIB(1));
+	answered(setup, 0);
+	end(setup);
+}
+
+static void test_few_slots_are_held_coarsely(void **state)
+{
+	struct setup *setup = prepare(RAM_BACKING_MEMFD);
+
+	setup->disk.options.slots = 4;
+	disk_listen(&setup->disk);
+	driver_no_error(add_device(setup, ""));
+	driver_start(&setup->driver, 0);
+	for (uint64_t offset = 0; offset < HOT_SIZE; offset += 2 * HOT_UNIT)
+		assert_int_equal(
+		    memory_region_plug(setup->driver.map, setup->hot, offset, HOT_UNIT), 0);
+	assert_true(status_of(setup).slots_used <= 4);
+	assert_int_equal(status_of(setup).slots_max, 4);
+	assert_true(status_of(setup).excess > 0);
+	offer(setup, 0, 0, 9, HOT_ADDRESS + HOT_SIZE - 2 * HOT_UNIT);
+	answered(setup, 0);
+	assert_int_equal(setup->disk.sessions, 1);
+	end(setup);
+}
+
+static void test_private_memory_is_refused(void **state)
+{
+	struct setup *setup = prepare(RAM_BACKING_ANON);
+
+	disk_listen(&setup->disk);
+	assert_refused(add_device(setup, ""), "the memory of 'ram' is private to the VM "
+					      "(backing=anon), and a back-end has to map it");
+	end(setup);
+}
+
+/* --- Back-ends that do not fit ----------------------------------------------------------------- */
+
+static void assert_misfit(void (*change)(struct vhost_user_back_end_options *options),
+			  const char *text)
+{
+	struct setup *setup = prepare(RAM_BACKING_MEMFD);
+
+	change(&setup->disk.options);
+	disk_listen(&setup->disk);
+	assert_refused(add_device(setup, ",queues=3"), text);
+	end(setup);
+}
+
+static void few_queues(struct vhost_user_back_end_options *options)
+{
+	options->queues = 2;
+}
+
+static void few_slots(struct vhost_user_back_end_options *options)
+{
+	options->slots = 1;
+}
+
+static void old_virtio(struct vhost_user_back_end_options *options)
+{
+	options->features = 1ULL << 28;
+}
+
+static void no_config(struct vhost_user_back_end_options *options)
+{
+	options->protocol &= ~VHOST_USER_PROTOCOL_CONFIG;
+}
+
+static void test_misfits_are_refused_by_name(void **state)
+{
+	assert_misfit(few_queues, "has 2 queues, and the device is to have 3");
+	assert_misfit(few_slots, "takes 1 pieces of memory, and the machine has 2");
+	assert_misfit(old_virtio, "is of before virtio 1.0");
+	assert_misfit(no_config, "has no configuration space, and a device of the type blk needs");
+}
+
+/* --- Back-ends that come and go ---------------------------------------------------------------- */
+
+static void test_device_waits_for_its_back_end(void **state)
+{
+	struct setup *setup = prepare(RAM_BACKING_MEMFD);
+
+	driver_no_error(add_device(setup, ""));
+	assert_false(status_of(setup).connected);
+	assert_int_equal(virtio_device_status(setup->driver.device), VIRTIO_STATUS_NEEDS_RESET);
+	driver_set_status(&setup->driver, 1); /* a driver that does not wait for its reset */
+	assert_int_equal(virtio_device_status(setup->driver.device), VIRTIO_STATUS_NEEDS_RESET);
+	disk_listen(&setup->disk);
+	wait_connected(setup, true);
+	assert_int_equal(virtio_device_status(setup->driver.device), 0);
+	driver_start(&setup->driver, 0);
+	read_sector(setup, 0, 4);
+	end(setup);
+}
+
+/* A request that is under way when the back-end dies; @protocol is what the back-end can do. */
+static struct setup *die_with_a_request(uint64_t protocol)
+{
+	struct setup *setup = prepare(RAM_BACKING_MEMFD);
+
+	setup->disk.options.protocol = protocol;
+	disk_listen(&setup->disk);
+	driver_no_error(add_device(setup, ""));
+	driver_start(&setup->driver, 0);
+	read_sector(setup, 0, 1);
+	setup->disk.hold = true;
+	offer(setup, 0, 0, 6, DATA);
+	disk_wait(&setup->disk.taken, 2);
+	__atomic_store_n(&setup->disk.hold, false, __ATOMIC_RELEASE);
+	disk_die(&setup->disk);
+	return setup;
+}
+
+static void test_requests_go_on_with_the_next_back_end(void **state)
+{
+	struct setup *setup = begin("");
+
+	driver_start(&setup->driver, 0);
+	assert_int_equal(memory_region_plug(setup->driver.map, setup->hot, 0, MIB(4)), 0);
+	for (unsigned int i = 1; i <= 3; i++) {
+		read_sector(setup, 0, i);
+		disk_die(&setup->disk);
+		disk_wait(&setup->disk.sessions, i + 1);
+		offer(setup, 0, 0, 10 + i, HOT_ADDRESS + KIB(i));
+		answered(setup, 0);
+		assert_int_equal(setup->hot_block->host[KIB(i)], 11 + i);
+	}
+	assert_false(driver_needs_reset(&setup->driver));
+	end(setup);
+}
+
+static void test_request_under_way_is_done_by_the_next_back_end(void **state)
+{
+	struct setup *setup = die_with_a_request(VHOST_USER_PROTOCOL_KNOWN);
+
+	answered(setup, 0);
+	assert_int_equal(setup->driver.ram[DATA], 7);
+	assert_int_equal(setup->disk.requests, 2);
+	read_sector(setup, 0, 8);
+	end(setup);
+}
+
+static void test_requests_that_nobody_knows_need_a_reset(void **state)
+{
+	struct setup *setup =
+	    die_with_a_request(VHOST_USER_PROTOCOL_KNOWN & ~VHOST_USER_PROTOCOL_INFLIGHT_SHMFD);
+
+	disk_wait(&setup->disk.sessions, 2);
+	wait_connected(setup, true);
+	assert_true(driver_needs_reset(&setup->driver));
+	assert_non_null(
+	    strstr(setup->driver.device->last_violation, "died with 1 requests that nobody knows"));
+	driver_set_status(&setup->driver, 0);
+	driver_start(&setup->driver, 0);
+	read_sector(setup, 0, 8);
+	end(setup);
+}
+
+static void test_memory_changes_while_nobody_is_there(void **state)
+{
+	struct setup *setup = begin("");
+
+	driver_start(&setup->driver, 0);
+	setup->disk.options.features &= ~(1ULL << 32); /* so that it is not let in again */
+	disk_die(&setup->disk);
+	wait_connected(setup, false);
+	assert_int_equal(memory_region_plug(setup->driver.map, setup->hot, 0, MIB(4)), 0);
+	assert_int_equal(memory_region_unplug(setup->driver.map, setup->hot, 0, MIB(2)), 0);
+	setup->disk.options.features |= 1ULL << 32;
+	offer(setup, 0, 0, 12, HOT_ADDRESS + MIB(2));
+	answered(setup, 0);
+	assert_int_equal(setup->hot_block->host[MIB(2)], 13);
+	assert_int_equal(status_of(setup).excess, 0);
+	end(setup);
+}
+
+static void test_back_end_with_less_than_the_driver_uses_is_not_let_in(void **state)
+{
+	struct setup *setup = begin("");
+
+	driver_start(&setup->driver, 1ULL << 9);
+	setup->disk.options.features &= ~(1ULL << 9);
+	disk_die(&setup->disk);
+	disk_wait(&setup->disk.sessions, 3);
+	assert_false(status_of(setup).connected && setup->disk.rings[0].running);
+	offer(setup, 0, 0, 12, DATA);
+	setup->disk.options.features |= 1ULL << 9;
+	answered(setup, 0);
+	end(setup);
+}
+
+/* --- What cannot be done ----------------------------------------------------------------------- */
+
+static void test_such_a_device_cannot_be_saved_or_moved(void **state)
+{
+	struct setup *setup = begin("");
+	struct virtio_device *device = setup->driver.device;
+
+	assert_refused(device->ops->movable(device), "'disk' is worked by another process");
+	end(setup);
+}
+
+static void assert_bad_text(const char *kind, const char *text, const char *why)
+{
+	struct virtio_device *device;
+
+	assert_refused(vhost_user_device_create(kind, text, 0, &device), why);
+}
+
+static void test_bad_options_are_refused_by_name(void **state)
+{
+	assert_bad_text("disk", "vhost-user:", "it names no socket");
+	assert_bad_text("disk", "vhost-user:/s,queues=0", "a device has at least one");
+	assert_bad_text("disk", "vhost-user:/s,queues=65", "queues");
+	assert_bad_text("disk", "vhost-user:/s,queue-size=100", "is not a power of two");
+	assert_bad_text("disk", "vhost-user:/s,direct=on", "direct");
+	assert_bad_text("fs", "vhost-user:/s", "it gives no tag");
+	assert_bad_text("fs", "/s,tag=t", "begin with vhost-user:SOCKET");
+	assert_bad_text("fs", "vhost-user:/s,tag=1234567890123456789012345678901234567",
+			"more than 36 bytes");
+	assert_bad_text("vhost-user", "socket=/s", "it gives no type");
+	assert_bad_text("vhost-user", "socket=/s,type=nothing", "is neither a type that is known");
+	assert_bad_text("vhost-user", "socket=/s,type=64", "is neither a type that is known");
+	assert_bad_text("vhost-user", "socket=/s,type=24", "not a device that a back-end can work");
+	assert_bad_text("vhost-user", "type=blk", "it names no socket");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_device_is_what_the_back_end_offers),
+	    cmocka_unit_test(test_every_queue_reads_and_writes),
+	    cmocka_unit_test(test_interrupts_that_the_host_does_not_take_arrive),
+	    cmocka_unit_test(test_driver_writes_what_the_back_end_allows),
+	    cmocka_unit_test(test_driver_hears_of_new_configuration),
+	    cmocka_unit_test(test_rings_rest_while_the_machine_does),
+	    cmocka_unit_test(test_driver_begins_anew_after_a_reset),
+	    cmocka_unit_test(test_ring_outside_memory_needs_a_reset),
+	    cmocka_unit_test(test_back_end_holds_exactly_what_is_plugged),
+	    cmocka_unit_test(test_memory_plugged_before_the_driver_comes_is_there),
+	    cmocka_unit_test(test_few_slots_are_held_coarsely),
+	    cmocka_unit_test(test_private_memory_is_refused),
+	    cmocka_unit_test(test_misfits_are_refused_by_name),
+	    cmocka_unit_test(test_device_waits_for_its_back_end),
+	    cmocka_unit_test(test_requests_go_on_with_the_next_back_end),
+	    cmocka_unit_test(test_request_under_way_is_done_by_the_next_back_end),
+	    cmocka_unit_test(test_requests_that_nobody_knows_need_a_reset),
+	    cmocka_unit_test(test_memory_changes_while_nobody_is_there),
+	    cmocka_unit_test(test_back_end_with_less_than_the_driver_uses_is_not_let_in),
+	    cmocka_unit_test(test_such_a_device_cannot_be_saved_or_moved),
+	    cmocka_unit_test(test_bad_options_are_refused_by_name),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
