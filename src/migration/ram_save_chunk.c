@@ -6,20 +6,7 @@
 #include <string.h>
 
 #include "migration/ram_save_private.h"
-
-static uint64_t pages_not_zero(const uint8_t *bytes, uint64_t present)
-{
-	static const uint8_t zeros[PAGE];
-	uint64_t mask = 0;
-
-	for (uint64_t left = present; left; left &= left - 1) {
-		uint64_t page = (uint64_t)__builtin_ctzll(left);
-
-		if (memcmp(bytes + page * PAGE, zeros, PAGE) != 0)
-			mask |= 1ULL << page;
-	}
-	return mask;
-}
+#include "migration/zero_page.h"
 
 /*
  * Takes pages off *stored that the base has alike: those are inherited. A chunk whose checksum is
@@ -126,7 +113,7 @@ struct error *ram_save_examine(struct save_channel *channel, const struct saved_
 	uint64_t size = ram_chunk_size(block->block, chunk);
 	const uint8_t *content;
 
-	*examined = (struct examined_chunk){.stored = pages_not_zero(bytes, present)};
+	*examined = (struct examined_chunk){.stored = present & ~pages_are_zero(bytes, present)};
 	if (!examined->stored)
 		return NULL;
 	content = whole_content(channel, bytes, size, examined->stored);
