@@ -59,7 +59,7 @@ def forget(path):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-# --- The two sides: make, save(path) and restore(path), each (seconds, processor seconds) -----------------
+# --- The two sides: save(path) gives (seconds, processor seconds), restore(path) also the seconds of starting ---
 
 
 class Godwit(Machine):
@@ -83,9 +83,9 @@ class Godwit(Machine):
 
     @staticmethod
     def restore(path, _size):
-        """From the start of the process until it answers: everything is there then."""
+        """From the start of the process until it answers: everything is there then. What starting took is not known."""
         with Restored(path, "--paused") as machine:
-            return machine.seconds, processor_seconds(machine.process.pid)
+            return machine.seconds, processor_seconds(machine.process.pid), 0
 
     @staticmethod
     def restore_lazily(path):
@@ -121,6 +121,7 @@ class Qemu(Machine):
     def __init__(self, size, *arguments):
         words, environment = qemu.program()
         self._prepare(None, environment)
+        self.launched = time.monotonic()
         self._launch([*words, "-nodefaults", "-no-user-config", "-display", "none", "-S", "-accel", "tcg,tb-size=16",
                       "-machine", f"{qemu.ELASTIC_MACHINE},memory-backend=ram", "-m", f"{size // MIB}M",
                       *qemu.memory_object("ram", size, "memfd"),
@@ -145,10 +146,11 @@ class Qemu(Machine):
 
     @classmethod
     def restore(cls, path, size):
-        """In a process that has been started before."""
+        """From the start of the process; and how much of that was before it could be told what to do."""
         with cls(size, "-incoming", "defer") as machine:
-            start, processor = machine._migrate("migrate-incoming", path)
-            return time.monotonic() - start, processor
+            start, _ = machine._migrate("migrate-incoming", path)
+            seconds = time.monotonic() - machine.launched
+            return seconds, processor_seconds(machine.process.pid), start - machine.launched
 
 
 # --- The disk -------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class Line:
                 alive()
                 if time.monotonic() > end:
                     raise Failure(f"nobody listens on {path}") from None
-                time.sleep(0.05)
+                time.sleep(0.005)
 
     def send(self, text):
         self.socket.sendall(text.encode())
