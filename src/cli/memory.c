@@ -102,6 +102,10 @@ static struct error *run_memory(const struct cli_arguments *arguments, int *stat
 	print_regions(json_object_get(memory, "regions"));
 	print_slots(json_object_get(memory, "slots"));
 	print_back_ends(json_object_get(memory, "back-ends"));
+	if (json_u64(memory, "reclaimed"))
+		printf("           %s of unplugged memory, filled by another process, were given "
+		       "back\n",
+		       human(json_u64(memory, "reclaimed")));
 	printf("host       holds %s for the guest", human(json_u64(summary, "resident")));
 	if (json_u64(summary, "shared"))
 		printf(", and shares %s of its snapshot", human(json_u64(summary, "shared")));

@@ -176,10 +176,11 @@ struct error *command_godwit_memory(void *context, json_t *arguments, json_t **r
 	control->measure.taken_ns = 0; /* an operator who asks for the map wants it as it is now */
 	TRY(memory_totals_read(control->machine, &control->measure, &totals));
 	*result =
-	    json_pack("{s:o,s:o,s:o,s:o,s:{s:I,s:I,s:I,s:I,s:I,s:I}}", "regions",
+	    json_pack("{s:o,s:o,s:o,s:I,s:o,s:{s:I,s:I,s:I,s:I,s:I,s:I}}", "regions",
 		      memory_regions_describe(control->machine), "slots",
 		      memory_slots_describe(control->machine), "back-ends",
-		      memory_back_ends_describe(control->machine), "vmm",
+		      memory_back_ends_describe(control->machine), "reclaimed",
+		      (json_int_t)machine_reclaimed(control->machine), "vmm",
 		      process_memory_describe(&totals.vmm), "summary", "boot",
 		      (json_int_t)totals.boot, "requested", (json_int_t)totals.requested, "plugged",
 		      (json_int_t)totals.plugged, "maximum", (json_int_t)totals.maximum, "resident",

@@ -130,6 +130,9 @@ struct memory_map *machine_memory_map(struct machine *machine);
 struct kvm_slots *machine_slots(struct machine *machine);
 struct kvm_vcpus *machine_vcpus(struct machine *machine);
 
+/* Bytes of unplugged memory that other processes had filled, and that were given back. */
+uint64_t machine_reclaimed(const struct machine *machine);
+
 /* Every virtio device of the machine, in order of PCI address; NULL past the end. */
 struct virtio_device *machine_device(struct machine *machine, uint32_t index);
 /* The first device of @type ("virtio-balloon"), or NULL. */

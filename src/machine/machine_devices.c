@@ -114,11 +114,12 @@ struct error *machine_devices_create(struct machine *machine)
 		TRY(device_table_create(machine, &auto_balloon, 0, &device));
 		TRY(machine_plug(machine, device));
 	}
-	return NULL;
+	return machine_reclaim_create(machine);
 }
 
 void machine_devices_destroy(struct machine *machine)
 {
+	machine_reclaim_destroy(machine);
 	/* All threads first: one device's thread may use what another part of the machine still
 	 * needs. */
 	for (uint32_t i = 0; i < machine->device_count; i++)

@@ -98,6 +98,7 @@ struct machine {
 	uint32_t device_count;
 	uint8_t generation[PLATFORM_GENERATION_SIZE]; /* the id that the guest sees */
 	struct auto_memory *auto_memory;	      /* NULL: no elastic device is automatic */
+	struct machine_reclaim *reclaim;	      /* NULL: no other process has the memory */
 	struct userfault *userfault;		      /* once it is needed */
 	struct lazy_restore *restore;	   /* NULL: not restored lazily, or all is there */
 	bool restoring;			   /* atomic: memory is still being brought */
@@ -137,6 +138,12 @@ struct error *machine_check_movable(const struct machine *machine) MUST_CHECK;
  * that knows that the machine stands still.
  */
 struct error *machine_take_over(struct machine *machine) MUST_CHECK;
+
+/* machine_reclaim.c */
+
+/* Watches over memory that other processes share, if any do; after the devices are there. */
+struct error *machine_reclaim_create(struct machine *machine) MUST_CHECK;
+void machine_reclaim_destroy(struct machine *machine);
 
 /* machine_serial.c */
 

@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "memory/dirty_log.h"
+#include "memory/ram_reclaim.h"
 #include "memory/read_section.h"
 
 #define REGIONS_MAX	  128
@@ -36,6 +37,7 @@ struct memory_map {
 	struct memory_listener *listeners;
 	int listener_count;
 	struct read_sections sections;
+	bool handed_out;  /* a listener hands_out */
 	bool logs_writes; /* atomic; set by the log */
 	struct dirty_log *log;
 };
@@ -86,6 +88,7 @@ struct error *memory_map_add_listener(struct memory_map *map, struct memory_list
 		map->listener_count++;
 		listener->next = map->listeners;
 		map->listeners = listener;
+		map->handed_out |= listener->hands_out;
 	}
 	pthread_mutex_unlock(&map->lock);
 	return error;
@@ -307,6 +310,9 @@ int memory_region_plug(struct memory_map *map, struct memory_region *region, uin
 	int failure;
 
 	pthread_mutex_lock(&map->lock);
+	/* It is to read as zeros. */
+	if (map->handed_out)
+		ram_block_reclaim(region->block, region->block_offset + offset, size);
 	failure = ram_block_commit(region->block, region->block_offset + offset, size);
 	if (failure) {
 		pthread_mutex_unlock(&map->lock);
@@ -369,6 +375,40 @@ int memory_region_unplug(struct memory_map *map, struct memory_region *region, u
 		give_back(region, offset, size);
 	pthread_mutex_unlock(&map->lock);
 	return failure;
+}
+
+bool memory_map_handed_out(const struct memory_map *map)
+{
+	return map->handed_out;
+}
+
+static uint64_t reclaim_region(const struct memory_region *region)
+{
+	uint64_t units = region->size / region->unit, found = 0;
+	uint64_t unit = bitmap_next_clear(region->plugged, 0, units);
+
+	while (unit < units) {
+		uint64_t stop = bitmap_next_set(region->plugged, unit, units);
+
+		found +=
+		    ram_block_reclaim(region->block, region->block_offset + unit * region->unit,
+				      (stop - unit) * region->unit);
+		unit = bitmap_next_clear(region->plugged, stop, units);
+	}
+	return found;
+}
+
+bool memory_map_reclaim(struct memory_map *map, uint64_t *found)
+{
+	if (!map->handed_out)
+		return true;
+	if (pthread_mutex_trylock(&map->lock))
+		return false;
+	for (int i = 0; i < map->region_count; i++)
+		if (map->regions[i]->unit)
+			*found += reclaim_region(map->regions[i]);
+	pthread_mutex_unlock(&map->lock);
+	return true;
 }
 
 int memory_read_begin(struct memory_map *map)

@@ -70,6 +70,11 @@ struct memory_listener {
 	 */
 	int (*unplug)(struct memory_listener *listener, struct memory_region *region,
 		      uint64_t offset, uint64_t size);
+	/*
+	 * It gives others the descriptors of blocks, so that they may reach what is not plugged. Set
+	 * before it is added.
+	 */
+	bool hands_out;
 	struct memory_listener *next;
 	int index; /* into memory_region.listener_data */
 };
@@ -111,6 +116,14 @@ int memory_region_plug(struct memory_map *map, struct memory_region *region, uin
  */
 int memory_region_unplug(struct memory_map *map, struct memory_region *region, uint64_t offset,
 			 uint64_t size) MUST_CHECK;
+/*
+ * Gives back what other processes have filled of unplugged memory, if a listener has handed it out: adds the
+ * bytes to *@found. False: memory is being plugged or unplugged right now; come again. Any thread that
+ * is in no transaction.
+ */
+bool memory_map_reclaim(struct memory_map *map, uint64_t *found) MUST_CHECK;
+/* Whether a listener has handed out blocks. */
+bool memory_map_handed_out(const struct memory_map *map);
 /* Whether all (any) units of the range are plugged. The range is inside the region; need not be
  * aligned. */
 bool memory_region_all_plugged(const struct memory_region *region, uint64_t offset, uint64_t size);

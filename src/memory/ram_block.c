@@ -125,7 +125,7 @@ uint64_t ram_backing_page_size(const struct ram_backing_options *backing)
 
 static struct error *open_memfd(struct ram_block *block)
 {
-	unsigned int flags = MFD_CLOEXEC;
+	unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
 
 	if (block->options.backing == RAM_BACKING_HUGETLB)
 		flags |= MFD_HUGETLB | (block->page_size == GIB(1) ? MFD_HUGE_1GB : MFD_HUGE_2MB);
@@ -138,6 +138,9 @@ static struct error *open_memfd(struct ram_block *block)
 	}
 	if (ftruncate(block->fd, (off_t)block->size) < 0)
 		return error_system(errno, "cannot size the memory of '%s'", block->name);
+	/* Who shares it must not be able to cut it off, which would end this process. */
+	if (fcntl(block->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return error_system(errno, "cannot seal the memory of '%s'", block->name);
 	return NULL;
 }
 

@@ -140,7 +140,8 @@ struct error *vhost_user_shadow_begin(struct vhost_user_device *vhost)
 	vhost->listener = (struct memory_listener){.region_add = on_region_add,
 						   .region_remove = on_region_remove,
 						   .plug = on_plug,
-						   .unplug = on_unplug};
+						   .unplug = on_unplug,
+						   .hands_out = true};
 	TRY(memory_map_add_listener(vhost->device.map, &vhost->listener));
 	vhost->listening = true;
 	return NULL;

@@ -2,13 +2,16 @@
 """Devices whose work another process does, with mini-guests: QEMU's storage daemon has the disk, and is late, killed and started
 again."""
 
+import mmap
+import os
 import random
 import time
+from pathlib import Path
 
 import pytest
 from support.back_ends import image, storage_daemon
-from support.vm import MIB
-from test_mini import LIMIT, MiniGuest
+from support.vm import KIB, MIB
+from test_mini import BACKINGS, LIMIT, MiniGuest, huge_pages  # noqa: F401
 
 ELASTIC = ("--elastic", "id=hot0,max=64M,size=64M,block=2M")
 
@@ -45,6 +48,58 @@ def test_what_is_written_is_read_while_memory_comes_and_goes(daemon, tmp_path):
         vm.go_on().finish()
         assert vm.numbers["resets"] == 0
     assert len(set((tmp_path / "disk").read_bytes())) > 100
+
+
+def wait_for(look, what):
+    end = time.monotonic() + LIMIT
+    while not look():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("backing", BACKINGS)
+def test_back_end_that_fills_unplugged_memory_gets_nothing(daemon, tmp_path, backing, huge_pages):
+    """Whoever has been given the guest's memory can map all of it. This process does, as a hostile back-end would."""
+    if backing == "anon":
+        pytest.skip("is refused: test_memory_that_a_back_end_cannot_map_is_refused")
+    if backing == "hugetlb-2M":
+        huge_pages(40)
+    option = f"file:{tmp_path}/memory" if backing == "file" else backing
+    daemon.start()
+    with guest(daemon, "--elastic", f"id=hot0,max=64M,size=64M,block=2M,backing={option}",
+               cmdline="rounds=60 half=30 elastic=1") as vm:
+        vm.checkpoint("half")
+        plugged = region_of(vm)["plugged"]
+        memory = open_memory(vm, "hot0", tmp_path / "memory" if backing == "file" else None)
+        held = os.fstat(memory).st_blocks
+        fill(memory, 48 * MIB, 16 * MIB)  # the guest plugs in the first half
+        wait_for(lambda: vm.qmp.command("godwit-memory")["reclaimed"] >= 16 * MIB, "the host holds it still")
+        assert region_of(vm)["plugged"] == plugged
+        assert os.fstat(memory).st_blocks <= held + MIB // 512  # a file's pages in the cache the host drops by itself
+        assert "another process has filled" in vm.stderr()
+        os.close(memory)
+        vm.go_on().finish()
+        assert vm.numbers["resets"] == 0
+
+
+def region_of(vm):
+    return next(region for region in vm.qmp.command("godwit-memory")["regions"] if region["id"] == "hot0")
+
+
+def open_memory(vm, name, path):
+    """A descriptor of the machine's memory, as a back-end gets it."""
+    if path:
+        return os.open(path, os.O_RDWR)
+    for descriptor in Path(f"/proc/{vm.process.pid}/fd").iterdir():
+        if os.readlink(descriptor).startswith(f"/memfd:{name} "):
+            return os.open(descriptor, os.O_RDWR)
+    raise AssertionError(f"no memory of the name {name}")
+
+
+def fill(memory, offset, size):
+    with mmap.mmap(memory, size, offset=offset) as view:
+        for page in range(0, size, 4 * KIB):
+            view[page] = 1
 
 
 def test_pieces_of_memory_beyond_the_back_ends_slots(daemon):

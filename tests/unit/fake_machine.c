@@ -161,6 +161,11 @@ struct kvm_vcpus *machine_vcpus(struct machine *machine)
 	return NULL;
 }
 
+uint64_t machine_reclaimed(const struct machine *machine)
+{
+	return 0;
+}
+
 struct virtio_device *machine_device(struct machine *machine, uint32_t index)
 {
 	return NULL;

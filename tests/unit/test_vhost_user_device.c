@@ -2,6 +2,8 @@
 /* Virtio devices whose work a back-end does: with a back-end that serves, is late, dies and lies. */
 #include "vhost_user_disk.h"
 
+#include <sys/mman.h>
+
 #include "virtio/vhost_user_device.h"
 #include "virtio_driver.h"
 
@@ -331,6 +333,54 @@ static void test_few_slots_are_held_coarsely(void **state)
 	end(setup);
 }
 
+/* Bytes that the host holds of elastic memory. */
+static uint64_t hot_held(const struct setup *setup)
+{
+	return ram_block_resident(setup->hot_block);
+}
+
+/* A back-end that keeps a mapping of everything, whatever it was told. */
+static void test_unplugged_memory_that_a_back_end_fills_is_given_back(void **state)
+{
+	struct setup *setup = begin("");
+	uint64_t found = 0;
+	uint8_t *theirs;
+
+	driver_start(&setup->driver, 0);
+	theirs = mmap(NULL, HOT_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, setup->hot_block->fd, 0);
+	assert_ptr_not_equal(theirs, MAP_FAILED);
+	assert_int_equal(memory_region_plug(setup->driver.map, setup->hot, 0, 3 * HOT_UNIT), 0);
+	memset(theirs, 1, 3 * HOT_UNIT);
+	assert_int_equal(memory_region_unplug(setup->driver.map, setup->hot, HOT_UNIT, HOT_UNIT),
+			 0);
+	assert_int_equal(hot_held(setup), 2 * HOT_UNIT);
+	theirs[HOT_UNIT] = 2;
+	theirs[HOT_UNIT + MIB(1)] = 2;
+	theirs[HOT_SIZE - 1] = 2;
+	assert_true(hot_held(setup) > 2 * HOT_UNIT);
+	assert_true(memory_map_reclaim(setup->driver.map, &found));
+	assert_true(found >= 3 * KIB(4)); /* or whole huge pages */
+	assert_int_equal(hot_held(setup), 2 * HOT_UNIT);
+	assert_int_equal(theirs[HOT_UNIT], 0);
+	assert_int_equal(theirs[0], 1);
+	assert_int_equal(theirs[2 * HOT_UNIT], 1);
+	/* What it writes between two looks is not there either when the memory is plugged. */
+	theirs[HOT_UNIT] = 3;
+	assert_int_equal(memory_region_plug(setup->driver.map, setup->hot, HOT_UNIT, HOT_UNIT), 0);
+	assert_int_equal(setup->hot_block->host[HOT_UNIT], 0);
+	munmap(theirs, HOT_SIZE);
+	end(setup);
+}
+
+static void test_memory_cannot_be_cut_off(void **state)
+{
+	struct setup *setup = begin("");
+
+	assert_true(ftruncate(setup->hot_block->fd, MIB(1)) < 0);
+	assert_true(ftruncate(setup->hot_block->fd, 2 * HOT_SIZE) < 0);
+	end(setup);
+}
+
 static void test_private_memory_is_refused(void **state)
 {
 	struct setup *setup = prepare(RAM_BACKING_ANON);
@@ -547,6 +597,8 @@ int main(void)
 	    cmocka_unit_test(test_back_end_holds_exactly_what_is_plugged),
 	    cmocka_unit_test(test_memory_plugged_before_the_driver_comes_is_there),
 	    cmocka_unit_test(test_few_slots_are_held_coarsely),
+	    cmocka_unit_test(test_unplugged_memory_that_a_back_end_fills_is_given_back),
+	    cmocka_unit_test(test_memory_cannot_be_cut_off),
 	    cmocka_unit_test(test_private_memory_is_refused),
 	    cmocka_unit_test(test_misfits_are_refused_by_name),
 	    cmocka_unit_test(test_device_waits_for_its_back_end),
