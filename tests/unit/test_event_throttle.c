@@ -86,9 +86,9 @@ static void first_goes_at_once_and_the_last_of_the_rest_after_a_second(void **st
 	for (int i = 1; i <= 5; i++)
 		submit(fixture, "MEMORY_DEVICE_SIZE_CHANGE", "hot0", i);
 	assert_string_equal(fixture->log, "MEMORY_DEVICE_SIZE_CHANGE 1;");
-	run_for(fixture, NS_PER_SECOND / 2);
+	run_for(fixture, NS_PER_SECOND / 20);
 	assert_string_equal(fixture->log, "MEMORY_DEVICE_SIZE_CHANGE 1;");
-	run_for(fixture, NS_PER_SECOND * 3 / 4);
+	run_for(fixture, NS_PER_SECOND * 6 / 5);
 	assert_string_equal(fixture->log,
 			    "MEMORY_DEVICE_SIZE_CHANGE 1;MEMORY_DEVICE_SIZE_CHANGE 5;");
 }

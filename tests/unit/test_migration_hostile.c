@@ -5,6 +5,8 @@
  */
 #include "migration_pair.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <zstd.h>
 
 #include "base/bytes.h"
@@ -67,6 +69,16 @@ static void say_record(struct victim *victim, uint32_t channel, const struct wir
 
 	wire_put_record(head, record);
 	say(victim, channel, head, sizeof(head));
+}
+
+/* Until the receiver has read what was said on this channel; what it makes of it takes a moment more. */
+static void wait_heard(struct victim *victim, uint32_t channel)
+{
+	int left = 1;
+
+	while (ioctl(victim->ends.fds[1 + channel], SIOCOUTQ, &left) == 0 && left)
+		usleep(1000);
+	usleep(20000);
 }
 
 /* A page of content for page @page of the window at @first. */
@@ -169,7 +181,7 @@ static void test_same_chunk_twice(void **unused)
 	begin(&victim, 2, false);
 	record = chunk_record(2, 0, 0);
 	say_record(&victim, 0, &record); /* its byte does not come */
-	usleep(10000);
+	wait_heard(&victim, 0);
 	say_record(&victim, 1, &record);
 	say(&victim, 1, &byte, 1);
 	assert_error_with(migration_receiver_wait(victim.receiver), "came twice");
@@ -201,14 +213,14 @@ static void test_wrong_barriers(void **unused)
 	begin(&victim, 2, false);
 	record.round = 1;
 	say_record(&victim, 0, &record);
-	usleep(10000);
+	wait_heard(&victim, 0);
 	record = (struct wire_record){.kind = WIRE_RECORD_END};
 	say_record(&victim, 1, &record);
 	assert_error_with(migration_receiver_wait(victim.receiver), "ends while others have ended");
 	end(&victim);
 	begin(&victim, 2, false);
 	say_record(&victim, 0, &record);
-	usleep(10000);
+	wait_heard(&victim, 0);
 	record = (struct wire_record){.kind = WIRE_RECORD_BARRIER, .round = 1};
 	say_record(&victim, 1, &record);
 	assert_error_with(migration_receiver_wait(victim.receiver), "round 1, ");

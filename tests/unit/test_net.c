@@ -332,6 +332,11 @@ static void a_frame_that_needs_more_buffers_waits_whole(void **state)
 	teardown(&net);
 }
 
+static uint16_t event_of(struct net *net, uint64_t address)
+{
+	return le16toh(__atomic_load_n((uint16_t *)(net->driver.ram + address), __ATOMIC_ACQUIRE));
+}
+
 static void a_device_that_waits_for_more_buffers_asks_for_the_doorbell(void **state)
 {
 	uint8_t packet[2512];
@@ -343,11 +348,11 @@ static void a_device_that_waits_for_more_buffers_asks_for_the_doorbell(void **st
 	driver_notify(&net.driver, 0);
 	make_packet(packet, sizeof(packet));
 	wire_send(&net, 0, packet, sizeof(packet));
-	usleep(20000);
 	event = net.driver.queues[0].used + 4 + net.driver.queues[0].size * 8;
 	/* The device writes it on its thread. */
-	assert_int_equal(
-	    le16toh(__atomic_load_n((uint16_t *)(net.driver.ram + event), __ATOMIC_ACQUIRE)), 2);
+	for (int i = 0; i < WAIT_MAX_MS && event_of(&net, event) != 2; i++)
+		usleep(1000);
+	assert_int_equal(event_of(&net, event), 2);
 	teardown(&net);
 }
 

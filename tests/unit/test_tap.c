@@ -287,7 +287,7 @@ static void frames_go_both_ways(void **state)
 	memcpy(net.driver.ram + FRAME + NET_HEADER_SIZE, frame, sizeof(frame));
 	driver_request(&net.driver, 1, &(struct driver_buffer){FRAME, SIZE, false}, 1);
 	ready = (struct pollfd){.fd = net.neighbour, .events = POLLIN};
-	assert_int_equal(poll(&ready, 1, 2000), 1);
+	assert_int_equal(poll(&ready, 1, 60000), 1);
 	assert_int_equal(recv(net.neighbour, got, sizeof(got), 0), sizeof(frame));
 	assert_memory_equal(got, frame, sizeof(frame));
 	teardown(&net);

@@ -282,6 +282,11 @@ static int accept(struct memory_listener *listener, struct memory_region *region
 	return 0;
 }
 
+static int interrupts(const struct world *world)
+{
+	return (int)__atomic_load_n(&world->driver.config_interrupts, __ATOMIC_RELAXED);
+}
+
 static void a_host_without_room_is_busy_and_asks_again(void **state)
 {
 	struct world *world = *state;
@@ -295,9 +300,10 @@ static void a_host_without_room_is_busy_and_asks_again(void **state)
 	assert_int_equal(request(world, PLUG, 0, 4), BUSY);
 	assert_int_equal(reason(world), VIRTIO_MEM_BUSY);
 	assert_int_equal(driver_read_config(&world->driver, 40, 8), 0);
-	before = __atomic_load_n(&world->driver.config_interrupts, __ATOMIC_RELAXED);
-	sleep(3);
-	assert_true(__atomic_load_n(&world->driver.config_interrupts, __ATOMIC_RELAXED) > before);
+	before = interrupts(world);
+	for (int i = 0; i < WAIT_MAX_MS && interrupts(world) == before; i++)
+		usleep(1000);
+	assert_true(interrupts(world) > before);
 	memory_map_remove_listener(world->driver.map, &full);
 	assert_int_equal(request(world, PLUG, 0, 4), ACK);
 }

@@ -168,7 +168,7 @@ static inline struct vhost_user_back_end_options device_options(struct device *d
 						    .protocol = VHOST_USER_PROTOCOL_KNOWN,
 						    .queues = 4,
 						    .queue_size = 1024,
-						    .time_limit_ns = 5 * NS_PER_SECOND,
+						    .time_limit_ns = 60 * NS_PER_SECOND,
 						    .ops = &device_ops,
 						    .context = device};
 }
@@ -211,7 +211,7 @@ static inline struct vhost_user_front_end_options front_options(void)
 {
 	return (struct vhost_user_front_end_options){.name = "it",
 						     .protocol = VHOST_USER_PROTOCOL_USUAL,
-						     .time_limit_ns = 5 * NS_PER_SECOND};
+						     .time_limit_ns = 60 * NS_PER_SECOND};
 }
 
 #define RAM_SIZE  MIB(4)

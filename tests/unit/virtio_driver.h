@@ -30,7 +30,7 @@
 #define RAM_SIZE    MIB(16)
 #define RINGS	    MIB(15) /* 64 KiB a queue: descriptors, available ring, used ring */
 #define QUEUES_MAX  8
-#define WAIT_MAX_MS 5000
+#define WAIT_MAX_MS 60000
 
 struct driver_queue {
 	uint64_t descriptors, available, used; /* guest addresses */
