@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from support.vm import GIB, KIB, MIB, REPOSITORY, Machine
+from support.vm import GIB, KIB, MIB, REPOSITORY, START_LIMIT, Machine
 
 CLOUD = ["6.12-cloud", "6.1-cloud"]
 GENERIC = ["6.12-generic", "6.1-generic"]
@@ -29,7 +29,7 @@ def image(what, kernel, *arguments):
 class Guest(Machine):
     """What both kinds of stock guests can do."""
 
-    def power_off(self, limit=60):
+    def power_off(self, limit=START_LIMIT):
         """Switches the guest off from within; the exit status of godwit."""
         self.console.send_script("poweroff -f")
         return self.wait(limit)
@@ -55,7 +55,7 @@ class Guest(Machine):
         """What `godwit memory` says of one piece of guest memory."""
         return next(r for r in self.qmp.command("godwit-memory")["regions"] if r["id"] == ident)
 
-    def wait_reason(self, ident, reason, limit=120):
+    def wait_reason(self, ident, reason, limit=START_LIMIT):
         """Waits until an elastic device is in a state for this reason ("busy", …)."""
         return wait_until(lambda: self.region(ident)["reason"] == reason, limit,
                           lambda: f"{ident} is not {reason}: {self.region(ident)}")
@@ -89,7 +89,9 @@ class StockGuest(Guest):
 
 
 def wait_until(condition, limit, describe=lambda: "it did not become true"):
-    """Asks until @condition holds; fails after @limit seconds with what @describe says."""
+    """Asks until @condition holds; fails with what @describe says after @limit seconds, or as many as a start may take: who
+    waits for the right thing need not know how slow a host can be."""
+    limit = max(limit, START_LIMIT)
     end = time.monotonic() + limit
     while True:
         value = condition()

@@ -97,7 +97,7 @@ class Qmp:
     def _next(self, limit):
         return json.loads(self.line.expect(r"^\{.*\}\r?\n", limit).group(0))
 
-    def raw(self, name, limit=60, **arguments):
+    def raw(self, name, limit=START_LIMIT, **arguments):
         """The whole answer, error or not."""
         request = {"execute": name}
         if arguments:
@@ -109,13 +109,13 @@ class Qmp:
                 return answer
             self.events.append(answer)
 
-    def command(self, name, limit=60, **arguments):
+    def command(self, name, limit=START_LIMIT, **arguments):
         answer = self.raw(name, limit, **arguments)
         if "error" in answer:
             raise Failure(f"{name}: {answer['error']['desc']}")
         return answer["return"]
 
-    def event(self, name, limit=60, matching=lambda data: True):
+    def event(self, name, limit=START_LIMIT, matching=lambda data: True):
         """Waits for an event, also one that came before; removes it and returns its data."""
         end = time.monotonic() + limit
         while True:
@@ -185,7 +185,7 @@ class Machine:
         if self.process.poll() is not None:
             raise Failure(f"godwit ended with {self.process.returncode}: {self.stderr()[-2000:]}")
 
-    def wait(self, limit=60):
+    def wait(self, limit=START_LIMIT):
         """Waits until the process ends; its exit status."""
         try:
             return self.process.wait(limit)
@@ -224,7 +224,7 @@ class Machine:
             self._qmp = Qmp(self.directory / f"{self.name}.sock", alive=self.check_alive)
         return self._qmp
 
-    def cli(self, *arguments, check=True, limit=120):
+    def cli(self, *arguments, check=True, limit=START_LIMIT):
         """Runs another godwit command for this machine's run directory."""
         result = subprocess.run([GODWIT, *map(str, arguments)], env=self.environment, capture_output=True,
                                 text=True, timeout=limit, stdin=subprocess.DEVNULL)
@@ -265,12 +265,12 @@ class Machine:
         """Asks for a size and does not wait."""
         return self.qmp.command("godwit-resize", id=ident, size=size)
 
-    def resize(self, ident, size, limit=120):
+    def resize(self, ident, size, limit=START_LIMIT):
         """Asks for a size and waits until the guest is there."""
         self.request(ident, size)
         return self.wait_size(ident, size, limit)
 
-    def wait_size(self, ident, size, limit=120):
+    def wait_size(self, ident, size, limit=START_LIMIT):
         end = time.monotonic() + limit
         while self.elastic(ident)["size"] != size:
             if time.monotonic() > end:
