@@ -25,7 +25,7 @@ bool rdma_address_is_v4(const uint8_t address[16])
 }
 
 /* The register after the headers before the packet. */
-static uint32_t start(const struct rdma_crc *crc, const struct rdma_ends *ends,
+static uint32_t start(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,
 		      struct rdma_fragment fragment, size_t size)
 {
 	uint8_t head[LINK_SIZE + V6_SIZE + UDP_SIZE], *ip = head + LINK_SIZE, *udp;
@@ -50,12 +50,12 @@ static uint32_t start(const struct rdma_crc *crc, const struct rdma_ends *ends,
 		udp = ip + V6_SIZE;
 	}
 	put_be16(udp, ends->source_port);
-	put_be16(udp + 2, RDMA_UDP_PORT);
+	put_be16(udp + 2, GODWIT_RDMA_UDP_PORT);
 	put_be16(udp + 4, udp_size);
 	return rdma_crc_update(crc, UINT32_MAX, head, (size_t)(udp - head) + UDP_SIZE);
 }
 
-uint32_t rdma_icrc(const struct rdma_crc *crc, const struct rdma_ends *ends,
+uint32_t rdma_icrc(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,
 		   struct rdma_fragment fragment, const uint8_t *packet, size_t size)
 {
 	uint32_t state = start(crc, ends, fragment, size);
@@ -73,7 +73,7 @@ uint32_t rdma_icrc_rewinds(size_t size)
 	return (uint32_t)(4 + 12 + UDP_SIZE + size);
 }
 
-bool rdma_icrc_find(const struct rdma_crc *crc, const struct rdma_ends *ends,
+bool rdma_icrc_find(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,
 		    struct rdma_fragment *fragment, const uint8_t *packet, size_t size,
 		    uint32_t received, uint32_t factor)
 {

@@ -9,19 +9,14 @@
 #ifndef GODWIT_RDMA_ICRC_H
 #define GODWIT_RDMA_ICRC_H
 
+#include <godwit/rdma.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "rdma/crc.h"
 
-#define RDMA_UDP_PORT  4791U
 #define RDMA_ICRC_SIZE 4U
-
-struct rdma_ends {
-	uint8_t source[16], destination[16];
-	uint16_t source_port;
-};
 
 /* What the CRC of a packet covers of IPv4; nothing of IPv6. */
 struct rdma_fragment {
@@ -33,7 +28,7 @@ struct rdma_fragment {
 bool rdma_address_is_v4(const uint8_t address[16]);
 
 /* The CRC of @packet, which has at least a base header (12 bytes); put_le32 stores it. */
-uint32_t rdma_icrc(const struct rdma_crc *crc, const struct rdma_ends *ends,
+uint32_t rdma_icrc(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,
 		   struct rdma_fragment fragment, const uint8_t *packet, size_t size);
 
 /*
@@ -41,7 +36,7 @@ uint32_t rdma_icrc(const struct rdma_crc *crc, const struct rdma_ends *ends,
  * socket does not tell it. In *@fragment the one that is expected; when that is it, all 32 bits have
  * been checked, else about 15. @factor is rdma_crc_rewind_factor(rdma_icrc_rewinds(@size)).
  */
-bool rdma_icrc_find(const struct rdma_crc *crc, const struct rdma_ends *ends,
+bool rdma_icrc_find(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,
 		    struct rdma_fragment *fragment, const uint8_t *packet, size_t size,
 		    uint32_t received, uint32_t factor);
 uint32_t rdma_icrc_rewinds(size_t size);

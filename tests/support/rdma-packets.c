@@ -13,7 +13,7 @@
 
 static void print_packet(const struct rdma_crc *crc, uint8_t opcode, uint32_t size)
 {
-	struct rdma_ends ends = {
+	struct godwit_rdma_ends ends = {
 	    {[10] = 0xff, 0xff, 10, 1, 2, 3}, {[10] = 0xff, 0xff, 10, 4, 5, 6}, (uint16_t)random()};
 	struct rdma_fragment fragment = {(uint16_t)random(), random() & 1};
 	struct rdma_packet packet = {.opcode = opcode,

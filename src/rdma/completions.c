@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Completion queues: rings of fixed size that the user empties. When one overruns, it is of no more use,
+ * and every queue pair that adds to it fails.
+ *
+ * Runs on the engine's thread.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "rdma/engine.h"
+
+int godwit_rdma_completions_create(struct godwit_rdma *engine,
+				   const struct godwit_rdma_completions_options *options,
+				   struct godwit_rdma_completions **result)
+{
+	struct godwit_rdma_completions *completions;
+
+	*result = NULL;
+	if (!options->capacity || options->capacity > GODWIT_RDMA_QUEUE_MAX)
+		return -EINVAL;
+	completions = calloc(1, sizeof(*completions));
+	if (!completions)
+		return -ENOMEM;
+	completions->ring = calloc(options->capacity, sizeof(*completions->ring));
+	if (!completions->ring) {
+		free(completions);
+		return -ENOMEM;
+	}
+	completions->engine = engine;
+	completions->options = *options;
+	engine->users++;
+	*result = completions;
+	return 0;
+}
+
+int godwit_rdma_completions_destroy(struct godwit_rdma_completions *completions)
+{
+	if (!completions)
+		return 0;
+	if (completions->pairs)
+		return -EBUSY;
+	completions->engine->users--;
+	free(completions->ring);
+	free(completions);
+	return 0;
+}
+
+/* head and tail stay below twice the capacity, so that full and empty differ. */
+static uint32_t advance(const struct godwit_rdma_completions *completions, uint32_t counter)
+{
+	return counter + 1 == 2 * completions->options.capacity ? 0 : counter + 1;
+}
+
+static uint32_t used(const struct godwit_rdma_completions *completions)
+{
+	uint32_t head = completions->head, tail = completions->tail;
+
+	return tail >= head ? tail - head : tail + 2 * completions->options.capacity - head;
+}
+
+uint32_t godwit_rdma_completions_poll(struct godwit_rdma_completions *completions,
+				      struct godwit_rdma_completion *list, uint32_t count)
+{
+	uint32_t taken = 0;
+
+	for (; taken < count && used(completions); taken++) {
+		list[taken] = completions->ring[completions->head % completions->options.capacity];
+		completions->head = advance(completions, completions->head);
+	}
+	return taken;
+}
+
+bool godwit_rdma_completions_arm(struct godwit_rdma_completions *completions, bool solicited)
+{
+	/* Of two wishes the wider one counts. */
+	completions->armed_solicited =
+	    solicited && (!completions->armed || completions->armed_solicited);
+	completions->armed = true;
+	return used(completions);
+}
+
+bool rdma_completions_add(struct godwit_rdma_completions *completions,
+			  const struct godwit_rdma_completion *completion, bool solicited)
+{
+	if (completions->overrun)
+		return false;
+	if (used(completions) == completions->options.capacity) {
+		const struct godwit_rdma_options *options = &completions->engine->options;
+
+		completions->overrun = true;
+		if (options->event)
+			options->event(options->context,
+				       &(struct godwit_rdma_event){
+					   .type = GODWIT_RDMA_EVENT_COMPLETIONS_OVERRUN,
+					   .completions = completions});
+		return false;
+	}
+	completions->ring[completions->tail % completions->options.capacity] = *completion;
+	completions->tail = advance(completions, completions->tail);
+	if (completions->armed && (solicited || !completions->armed_solicited ||
+				   completion->status != GODWIT_RDMA_SUCCESS)) {
+		completions->armed = false;
+		if (completions->options.notify)
+			completions->options.notify(completions->options.context, completions);
+	}
+	return true;
+}
