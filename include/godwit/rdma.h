@@ -10,7 +10,7 @@
  *	godwit_rdma_receive	for each packet that came
  *	godwit_rdma_poll	after packets and posted work, and at the time that it returned
  *
- * A port carries the packets: it is the user's.
+ * A port carries the packets: one of those below (udp, loop), or the user's own.
  *
  * Memory is never the engine's: behind each key is a callback that gives spans of memory, or refuses. What
  * is asked for lies in the region that was registered, and a span is used before the call into the
@@ -389,6 +389,65 @@ int godwit_rdma_pair_receive(struct godwit_rdma_pair *pair,
 			     const struct godwit_rdma_receive_work *work);
 int godwit_rdma_shared_receive(struct godwit_rdma_shared *shared,
 			       const struct godwit_rdma_receive_work *work);
+
+/* --- Ports ------------------------------------------------------------------------------------- */
+
+struct godwit_rdma_udp;
+struct godwit_rdma_loop;
+struct godwit_rdma_member;
+
+/*
+ * An UDP socket, in the network namespace of the caller. It speaks with Linux's rxe. Packets of the same
+ * length to the same peer leave together where the kernel can cut them apart (UDP_SEGMENT).
+ *
+ * The kernel does not tell a socket the identification of an IPv4 packet, which the CRC covers. It is
+ * found from the CRC; when it is not the one after the last, 15 of its 32 bits have been checked.
+ */
+struct godwit_rdma_udp_counters {
+	uint64_t received, sent;
+	uint64_t bad_crc; /* or too short, or too long */
+	uint64_t unsent;  /* which the kernel refused */
+};
+
+/*
+ * Binds port 4791 of @address, which belongs to this machine. Negative errno of the system call that
+ * failed: -EADDRINUSE: rxe, or somebody else, has it.
+ */
+int godwit_rdma_udp_open(const uint8_t address[16], struct godwit_rdma_udp **udp);
+/* The engine that uses it is gone. Accepts NULL. */
+void godwit_rdma_udp_close(struct godwit_rdma_udp *udp);
+struct godwit_rdma_port godwit_rdma_udp_port(struct godwit_rdma_udp *udp);
+/* To watch: for input, and for output while packets wait (godwit_rdma_udp_waits). */
+int godwit_rdma_udp_fd(const struct godwit_rdma_udp *udp);
+bool godwit_rdma_udp_waits(const struct godwit_rdma_udp *udp);
+/*
+ * Gives packets that have come to @engine, without waiting, at most a few hundred. Returns how many; 0:
+ * there was none.
+ */
+uint32_t godwit_rdma_udp_receive(struct godwit_rdma_udp *udp, struct godwit_rdma *engine,
+				 int64_t now);
+void godwit_rdma_udp_get_counters(const struct godwit_rdma_udp *udp,
+				  struct godwit_rdma_udp_counters *counters);
+
+/*
+ * Engines of one process and one thread: packets are copied from one to the other, without a CRC. A
+ * packet leaves with its member's own address only; one to an address that nobody has, or to a member
+ * whose queue is full, is lost.
+ */
+int godwit_rdma_loop_create(struct godwit_rdma_loop **loop);
+/* -EBUSY: it has members. Accepts NULL. */
+int godwit_rdma_loop_destroy(struct godwit_rdma_loop *loop);
+/* With room for @capacity packets, 1 to GODWIT_RDMA_QUEUE_MAX. -EEXIST: the address is taken. */
+int godwit_rdma_loop_join(struct godwit_rdma_loop *loop, const uint8_t address[16],
+			  uint32_t capacity, struct godwit_rdma_member **member);
+/* The engine that uses it is gone. Accepts NULL. */
+void godwit_rdma_loop_leave(struct godwit_rdma_member *member);
+struct godwit_rdma_port godwit_rdma_loop_port(struct godwit_rdma_member *member);
+/* Gives the packets that have come to @engine; returns how many. */
+uint32_t godwit_rdma_loop_receive(struct godwit_rdma_member *member, struct godwit_rdma *engine,
+				  int64_t now);
+/* Packets that were lost on the way to it. */
+uint64_t godwit_rdma_loop_lost(const struct godwit_rdma_member *member);
 
 #ifdef __cplusplus
 }
