@@ -21,6 +21,7 @@ static const struct cli_option options[] = {
     {"max-downtime", CLI_REQUIRED, "MS",
      "milliseconds that the guest may stand still, 1 to\n60000 (default: 300)"},
     {"bandwidth", CLI_REQUIRED, "RATE", "send at most so many bytes a second: 500M"},
+    {"auto-converge", CLI_FLAG, NULL, "slow the guest down while it writes faster than is\nsent"},
     {"tls", CLI_REQUIRED, "DIR", "encrypt, with the certificates in DIR"},
     {"tls-name", CLI_REQUIRED, "NAME",
      "what the destination's certificate is for (default:\nthe host of a tcp: address)"},
@@ -138,6 +139,8 @@ static struct error *add_texts(const struct cli_arguments *arguments, json_t *re
 	if (cli_has(arguments, "compress"))
 		json_object_set_new(request, "compress",
 				    json_string(cli_value(arguments, "compress", NULL)));
+	if (cli_has(arguments, "auto-converge"))
+		json_object_set_new(request, "auto-converge", json_true());
 	return NULL;
 }
 
@@ -168,6 +171,9 @@ static void tell(const json_t *word, const char *to)
 	printf("migrated to %s: %s sent in %d rounds, %.1f s; the guest stood still for %.1f ms\n",
 	       to, human(json_u64(word, "sent")), (int)json_u64(word, "round"),
 	       (double)json_u64(word, "elapsed-ns") / NS_PER_SECOND, ms(downtime, "total-ns"));
+	if (json_object_get(word, "guest-speed-percent"))
+		printf("  before that it was slowed to %d %% of its time\n",
+		       (int)json_u64(word, "guest-speed-percent"));
 	printf("  stopped %.1f ms, states %.1f, last pages %.1f, loaded %.1f, confirmed %.1f "
 	       "(of which resumed %.1f)\n",
 	       ms(downtime, "stop-ns"), ms(downtime, "states-ns"), ms(downtime, "pages-ns"),

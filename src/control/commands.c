@@ -58,6 +58,7 @@ const struct qmp_command control_commands[] = {
      {{"uri", QMP_STRING, false},
       {"channels", QMP_SIZE, true},
       {"max-downtime", QMP_SIZE, true},
+      {"auto-converge", QMP_BOOLEAN, true},
       {"bandwidth", QMP_SIZE, true},
       {"tls", QMP_STRING, true},
       {"tls-name", QMP_STRING, true},

@@ -26,7 +26,7 @@ struct qmp_argument {
 	bool optional;
 };
 
-#define QMP_ARGUMENTS_MAX 8
+#define QMP_ARGUMENTS_MAX 12
 
 /* A usage error that names the argument which is missing, unknown or of another type. */
 struct error *qmp_arguments_check(const struct qmp_argument *schema, json_t *arguments) MUST_CHECK;

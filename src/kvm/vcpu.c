@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "kvm/cpu_registers.h"
@@ -44,9 +45,10 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool started;
-	bool in_guest; /* atomic */
-	bool parked;   /* under the lock */
-	bool halted;   /* after a shutdown or an internal error, until a reset; under the lock */
+	bool in_guest;	    /* atomic */
+	bool parked;	    /* under the lock */
+	int64_t rest_until; /* atomic; 0: it does not rest */
+	bool halted; /* after a shutdown or an internal error, until a reset; under the lock */
 	uint64_t slots_seen; /* for kvm_absent_ops.emulation_failed */
 	struct cpu_state *power_on;
 	struct kvm_cpuid2 *cpuid; /* what the guest sees */
@@ -232,6 +234,31 @@ static bool park(struct vcpu *vcpu)
 	return go_on;
 }
 
+static int64_t rests_until(const struct vcpu *vcpu)
+{
+	return __atomic_load_n(&vcpu->rest_until, __ATOMIC_SEQ_CST);
+}
+
+/* Waits until the vCPU has rested, or must stop. */
+static void rest(struct vcpu *vcpu)
+{
+	struct kvm_vcpus *all = vcpu->all;
+
+	pthread_mutex_lock(&all->lock);
+	while (!must_stop(vcpu)) {
+		int64_t until = rests_until(vcpu);
+		const struct timespec when = {.tv_sec = until / NS_PER_SECOND,
+					      .tv_nsec = until % NS_PER_SECOND};
+
+		if (until <= clock_monotonic_ns()) {
+			__atomic_store_n(&vcpu->rest_until, 0, __ATOMIC_SEQ_CST);
+			break;
+		}
+		pthread_cond_clockwait(&all->changed, &all->lock, CLOCK_MONOTONIC, &when);
+	}
+	pthread_mutex_unlock(&all->lock);
+}
+
 /* Runs the guest until the next exit; false if it was interrupted or must not be entered. */
 static bool enter(struct vcpu *vcpu)
 {
@@ -240,7 +267,7 @@ static bool enter(struct vcpu *vcpu)
 	vcpu->run->immediate_exit =
 	    0; /* left by a kick that is over; a new one finds in_guest set */
 	__atomic_store_n(&vcpu->in_guest, true, __ATOMIC_SEQ_CST);
-	if (must_stop(vcpu)) {
+	if (must_stop(vcpu) || rests_until(vcpu)) {
 		leave_guest(vcpu);
 		return false;
 	}
@@ -268,26 +295,31 @@ static void *vcpu_thread(void *context)
 	sigemptyset(&kick);
 	sigaddset(&kick, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
-	while (!must_stop(vcpu) || park(vcpu))
-		if (enter(vcpu))
+	while (!must_stop(vcpu) || park(vcpu)) {
+		if (rests_until(vcpu))
+			rest(vcpu);
+		else if (enter(vcpu))
 			handle_exit(vcpu);
+	}
 	return NULL;
 }
 
 /* --- Stopping
  * ------------------------------------------------------------------------------------- */
 
+static void kick(struct vcpu *vcpu)
+{
+	if (vcpu->started && __atomic_load_n(&vcpu->in_guest, __ATOMIC_SEQ_CST)) {
+		vcpu->run->immediate_exit = 1;
+		pthread_kill(vcpu->thread, KICK_SIGNAL);
+	}
+}
+
 /* Brings every vCPU out of the guest. Called with the lock held and `stops` raised. */
 static void kick_all(struct kvm_vcpus *vcpus)
 {
-	for (uint32_t i = 0; i < vcpus->count; i++) {
-		struct vcpu *vcpu = &vcpus->vcpus[i];
-
-		if (vcpu->started && __atomic_load_n(&vcpu->in_guest, __ATOMIC_SEQ_CST)) {
-			vcpu->run->immediate_exit = 1;
-			pthread_kill(vcpu->thread, KICK_SIGNAL);
-		}
-	}
+	for (uint32_t i = 0; i < vcpus->count; i++)
+		kick(&vcpus->vcpus[i]);
 }
 
 static bool any_in_guest(const struct kvm_vcpus *vcpus)
@@ -345,6 +377,18 @@ void kvm_vcpus_hold(struct kvm_vcpus *vcpus)
 void kvm_vcpus_release(struct kvm_vcpus *vcpus)
 {
 	go_on(vcpus);
+}
+
+void kvm_vcpus_rest(struct kvm_vcpus *vcpus, uint32_t index, int64_t until_ns)
+{
+	struct vcpu *vcpu = &vcpus->vcpus[index];
+
+	pthread_mutex_lock(&vcpus->lock);
+	__atomic_store_n(&vcpu->rest_until, until_ns, __ATOMIC_SEQ_CST);
+	if (until_ns)
+		kick(vcpu);
+	pthread_cond_broadcast(&vcpus->changed);
+	pthread_mutex_unlock(&vcpus->lock);
 }
 
 /* --- Life

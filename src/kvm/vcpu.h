@@ -23,6 +23,8 @@
 #include "kvm/vm.h"
 #include "memory/memory_map.h"
 
+#define KVM_VCPUS_MAX 64
+
 struct kvm_vcpus;
 struct dirty_ring;
 
@@ -54,7 +56,7 @@ struct kvm_absent_ops {
 };
 
 struct kvm_vcpus_options {
-	uint32_t count; /* 1 to 64 */
+	uint32_t count; /* 1 to KVM_VCPUS_MAX */
 	const struct kvm_absent_ops *absent;
 	void *absent_context;
 	void (*event)(void *context, enum kvm_event event, const char *detail);
@@ -96,6 +98,12 @@ void kvm_vcpus_pause(struct kvm_vcpus *vcpus);
 void kvm_vcpus_resume(struct kvm_vcpus *vcpus);
 void kvm_vcpus_hold(struct kvm_vcpus *vcpus);
 void kvm_vcpus_release(struct kvm_vcpus *vcpus);
+
+/*
+ * Keeps processor @index out of the guest until @until_ns (monotonic), or lets it go on if that is 0. It
+ * can be held and paused meanwhile. Any thread; vcpu_throttle.h has the use of it.
+ */
+void kvm_vcpus_rest(struct kvm_vcpus *vcpus, uint32_t index, int64_t until_ns);
 
 /*
  * Fills @part, "cpu" number @index, for a visit while paused. What is loaded comes after all memory

@@ -263,6 +263,7 @@ static void stop_machine(void *context)
 		return;
 	}
 	machine_freeze(migrate->machine);
+	migrate_copy_slow_no_more(migrate);
 	migrate->froze = true;
 	migrate->stopped_ns = began;
 	stopped = clock_monotonic_ns();
@@ -483,6 +484,7 @@ static void *migrate_thread(void *context)
 	}
 	handle(migrate, event);
 	hand_over(migrate);
+	migrate_copy_slow_no_more(migrate);
 	if (migrate->aborted && migrate->reader_started)
 		linger(migrate);
 	migration_link_cancel(migrate->link);
@@ -551,6 +553,7 @@ static struct error *open_link(struct machine_migrate *migrate)
 
 static void migrate_free(struct machine_migrate *migrate)
 {
+	migrate_copy_slow_no_more(migrate);
 	migrate_copy_clear(migrate);
 	migration_sender_destroy(migrate->sender);
 	migration_link_close(migrate->link);
@@ -596,6 +599,8 @@ struct error *machine_migrate_start(struct machine *machine,
 		error = main_calls_init(&migrate->calls, machine->loop);
 	if (!error)
 		error = open_link(migrate);
+	if (!error)
+		error = migrate_copy_slow(migrate);
 	if (!error)
 		error = thread_start(&migrate->thread, "migrate", migrate_thread, migrate);
 	if (error) {

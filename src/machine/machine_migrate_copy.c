@@ -16,6 +16,7 @@
 #include "base/bitmap.h"
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "machine/machine_migrate_private.h"
 #include "machine/machine_state.h"
 #include "memory/dirty_log.h"
@@ -133,11 +134,23 @@ static bool stopping(void *context)
 	return cancelled;
 }
 
+static double slow(void *context, double factor)
+{
+	struct machine_migrate *migrate = context;
+	double least;
+
+	vcpu_throttle_slow(migrate->throttle, factor);
+	least = vcpu_throttle_least(migrate->throttle);
+	log_info("migration: the guest is slowed to %.0f %% of its time", least * 100);
+	return least;
+}
+
 const struct precopy_ops migrate_precopy_ops = {
     .collect = collect,
     .send = send_collected,
     .sent = sent_pages,
     .now = now,
+    .slow = slow,
     .stopping = stopping,
 };
 
@@ -240,6 +253,19 @@ struct error *migrate_copy_rest(struct machine_migrate *migrate)
 }
 
 /* --- Life -------------------------------------------------------------------------------------- */
+
+struct error *migrate_copy_slow(struct machine_migrate *migrate)
+{
+	if (!migrate->options.auto_converge)
+		return NULL;
+	precopy_slow_guests(&migrate->precopy);
+	return vcpu_throttle_start(migrate->machine->vcpus, &migrate->throttle);
+}
+
+void migrate_copy_slow_no_more(struct machine_migrate *migrate)
+{
+	vcpu_throttle_stop(TAKE_PTR(migrate->throttle));
+}
 
 struct error *migrate_copy_run(struct machine_migrate *migrate)
 {

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 
+#include "kvm/vcpu_throttle.h"
 #include "machine/machine_main_call.h"
 #include "machine/machine_migrate.h"
 #include "machine/machine_private.h"
@@ -63,6 +64,7 @@ struct machine_migrate {
 	bool any_fresh;
 	struct migrate_state *states;
 	uint32_t state_count;
+	struct vcpu_throttle *throttle; /* NULL: nobody slows the guest; from the start on */
 	struct migrate_state_job jobs[MIGRATE_STATE_JOBS];
 	int64_t began_ns, stopped_ns, sent_ns, go_ns;
 
@@ -90,6 +92,10 @@ extern const struct precopy_ops migrate_precopy_ops;
 /* With the sender there: room for all that will be needed. */
 struct error *migrate_copy_prepare(struct machine_migrate *migrate) MUST_CHECK;
 void migrate_copy_clear(struct machine_migrate *migrate);
+/* The guest can be slowed down if that was asked for; before there are threads. */
+struct error *migrate_copy_slow(struct machine_migrate *migrate) MUST_CHECK;
+/* It has all its time again. While it stands still, or on the migration's thread. */
+void migrate_copy_slow_no_more(struct machine_migrate *migrate);
 /* Sends memory while the guest runs, until the rest is small. */
 struct error *migrate_copy_run(struct machine_migrate *migrate) MUST_CHECK;
 /* On the main loop, while the guest stands still: collects the states. */

@@ -18,6 +18,10 @@
 #define MEASURE_PAGES 1024
 /* As many rounds without gain are told as such; one may be chance. */
 #define STALLED_ROUNDS 3
+/* A guest is slowed so that each round leaves this part of what it began with. */
+#define GAIN 0.5
+/* The first rounds send what was there before, and zeros: they say little of the guest. */
+#define SLOW_FROM_ROUND 3
 
 void precopy_init(struct precopy *precopy, const struct precopy_ops *ops, void *context,
 		  int64_t max_downtime_ns)
@@ -26,7 +30,7 @@ void precopy_init(struct precopy *precopy, const struct precopy_ops *ops, void *
 	    .ops = ops,
 	    .context = context,
 	    .max_downtime_ns = max_downtime_ns,
-	    .progress = {.downtime_ns = -1, .time_ns = -1},
+	    .progress = {.downtime_ns = -1, .time_ns = -1, .speed = 1},
 	};
 	pthread_mutex_init(&precopy->lock, NULL);
 }
@@ -100,6 +104,40 @@ static struct error *collect(struct precopy *precopy, bool *enough)
 	return NULL;
 }
 
+/*
+ * How much less the guest must write for the rest to become half as large with each round: 1 when it does
+ * so by itself. What is written while it is slowed tells how slow it must be; a guest that
+ * writes little and still does not come below the limit is given half its time.
+ */
+static double necessary_factor(const struct precopy_progress *progress)
+{
+	double allowed = (double)progress->send_rate * GAIN, written = (double)progress->write_rate;
+
+	if (progress->round < SLOW_FROM_ROUND || !progress->send_rate)
+		return 1;
+	if (written > allowed)
+		return allowed / written;
+	return progress->stalled ? GAIN : 1;
+}
+
+/* Between two rounds. */
+static void slow_guest(struct precopy *precopy)
+{
+	double factor, speed;
+
+	if (!precopy->slows_guests)
+		return;
+	pthread_mutex_lock(&precopy->lock);
+	factor = necessary_factor(&precopy->progress);
+	pthread_mutex_unlock(&precopy->lock);
+	if (factor >= 1)
+		return;
+	speed = precopy->ops->slow(precopy->context, factor);
+	pthread_mutex_lock(&precopy->lock);
+	precopy->progress.speed = speed;
+	pthread_mutex_unlock(&precopy->lock);
+}
+
 static struct error *send(struct precopy *precopy)
 {
 	const struct precopy_ops *ops = precopy->ops;
@@ -127,8 +165,14 @@ struct error *precopy_run(struct precopy *precopy)
 		TRY(collect(precopy, &enough));
 		if (enough)
 			return NULL;
+		slow_guest(precopy);
 		TRY(send(precopy));
 	}
+}
+
+void precopy_slow_guests(struct precopy *precopy)
+{
+	precopy->slows_guests = true;
 }
 
 void precopy_set_max_downtime(struct precopy *precopy, int64_t max_downtime_ns)
@@ -158,24 +202,31 @@ void precopy_get_progress(struct precopy *precopy, struct precopy_progress *prog
 void precopy_explain(const struct precopy_progress *progress, int64_t max_downtime_ns, char *text,
 		     size_t size)
 {
-	char written[SIZE_TEXT_MAX], sent[SIZE_TEXT_MAX];
+	char written[SIZE_TEXT_MAX], sent[SIZE_TEXT_MAX], slowed[64] = "";
+	const char *help = "let --auto-converge slow it down, or cancel";
 
 	*text = '\0';
 	if (progress->phase != PRECOPY_AGAIN || progress->stalled < STALLED_ROUNDS)
 		return;
 	size_format_human(progress->write_rate, written);
 	size_format_human(progress->send_rate, sent);
+	if (progress->speed < 1) {
+		snprintf(slowed, sizeof(slowed), ", slowed to %.0f %% of its time,",
+			 progress->speed * 100);
+		help = "or cancel";
+	}
 	if (progress->write_rate >= progress->send_rate)
 		snprintf(
 		    text, size,
-		    "the guest writes to %s of memory a second and %s a second are sent, so the "
+		    "the guest%s writes to %s of memory a second and %s a second are sent, so the "
 		    "rest does not become smaller: use more channels, allow a higher "
-		    "bandwidth, or cancel",
-		    written, sent);
+		    "bandwidth, %s",
+		    slowed, written, sent, help);
 	else
-		snprintf(text, size,
-			 "what the guest writes while a round is sent would keep it standing still "
-			 "for %.0f ms, and %.0f are allowed: allow a longer downtime, or cancel",
-			 (double)progress->downtime_ns / NS_PER_MS,
-			 (double)max_downtime_ns / NS_PER_MS);
+		snprintf(
+		    text, size,
+		    "what the guest%s writes while a round is sent would keep it standing still "
+		    "for %.0f ms, and %.0f are allowed: allow a longer downtime, %s",
+		    slowed, (double)progress->downtime_ns / NS_PER_MS,
+		    (double)max_downtime_ns / NS_PER_MS, help);
 }

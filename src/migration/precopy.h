@@ -35,6 +35,11 @@ struct precopy_ops {
 	/* Pages with content that were sent so far. */
 	uint64_t (*sent)(void *context);
 	int64_t (*now)(void *context); /* monotonic, ns */
+	/*
+	 * Makes the guest write @factor, 0 to 1, of what it writes now; for precopy_slow_guests only, and
+	 * may be NULL then. Returns the share of its time that it keeps.
+	 */
+	double (*slow)(void *context, double factor);
 	/* Whether to give up; what is returned then is an error of code ECANCELED. NULL: never. */
 	bool (*stopping)(void *context);
 };
@@ -56,6 +61,7 @@ struct precopy_progress {
 	int64_t downtime_ns;	  /* expected if the guest were stopped now; -1: not known yet */
 	int64_t time_ns;	  /* until the switch, expected; -1: not known, or never */
 	uint32_t stalled;	  /* rounds in a row that did not make the rest smaller */
+	double speed; /* the share of its time that the slowest processor keeps; 1: not slowed */
 };
 
 struct precopy {
@@ -64,6 +70,7 @@ struct precopy {
 	int64_t collected_ns; /* when the last collection was */
 	pthread_mutex_t lock; /* guards the next ones */
 	int64_t max_downtime_ns;
+	bool slows_guests;
 	struct precopy_progress progress;
 };
 
@@ -77,6 +84,11 @@ void precopy_clear(struct precopy *precopy);
  */
 struct error *precopy_run(struct precopy *precopy) MUST_CHECK;
 
+/*
+ * Slows a guest down that writes too fast for the rest to become smaller (ops->slow), each round so much
+ * that it should halve in the next. Before precopy_run.
+ */
+void precopy_slow_guests(struct precopy *precopy);
 /* Another limit, from the next round on. */
 void precopy_set_max_downtime(struct precopy *precopy, int64_t max_downtime_ns);
 int64_t precopy_max_downtime(struct precopy *precopy);

@@ -18,7 +18,9 @@ struct world {
 	double zeros;			/* of what is sent: pages without content */
 	int64_t collected_ns;
 	uint32_t rounds, cancel_at, slower_at;
-	bool fails;
+	bool fails, slows;
+	uint32_t slowed; /* how often */
+	double speed;
 	struct precopy precopy;
 };
 
@@ -68,18 +70,34 @@ static bool stopping(void *context)
 	return world->cancel_at && world->rounds >= world->cancel_at;
 }
 
+static double slow(void *context, double factor)
+{
+	struct world *world = context;
+
+	assert_true(factor > 0 && factor < 1);
+	world->slowed++;
+	world->writes *= factor;
+	world->speed *= factor;
+	return world->speed;
+}
+
 static const struct precopy_ops ops = {
-    .collect = collect, .send = send, .sent = sent, .now = now, .stopping = stopping};
+    .collect = collect, .send = send, .sent = sent, .now = now, .stopping = stopping, .slow = slow};
 
 static struct world make(double writes, double sends)
 {
-	return (struct world){
-	    .now = NS_PER_SECOND, .memory = GIB_PAGES, .writes = writes, .sends = sends};
+	return (struct world){.now = NS_PER_SECOND,
+			      .speed = 1,
+			      .memory = GIB_PAGES,
+			      .writes = writes,
+			      .sends = sends};
 }
 
 static struct error *run(struct world *world, int64_t downtime_ms)
 {
 	precopy_init(&world->precopy, &ops, world, downtime_ms * NS_PER_MS);
+	if (world->slows)
+		precopy_slow_guests(&world->precopy);
 	return precopy_run(&world->precopy);
 }
 
@@ -256,6 +274,63 @@ static void numbers_of_an_extreme_world_do_not_overflow(void **state)
 	precopy_clear(&world.precopy);
 }
 
+static void test_guest_that_writes_too_fast_is_slowed(void **unused)
+{
+	struct world world = make(200000, 100000);
+	struct precopy_progress progress;
+
+	world.slows = true;
+	world.cancel_at = 40;
+	assert_no_error(run(&world, 300));
+	precopy_get_progress(&world.precopy, &progress);
+	assert_true(world.slowed > 0);
+	assert_true(progress.speed == world.speed);
+	/* To half of what is sent, and not much slower. */
+	assert_true(world.speed <= 0.26 && world.speed > 0.1);
+	precopy_clear(&world.precopy);
+}
+
+/* One that writes to all of its memory in less than a round shows how fast only as it is slowed. */
+static void test_guest_that_writes_to_everything_is_slowed_until_it_does_not(void **unused)
+{
+	struct world world = make(100000000, 100000);
+
+	world.slows = true;
+	world.cancel_at = 40;
+	assert_no_error(run(&world, 300));
+	assert_true(world.speed < 0.001);
+	precopy_clear(&world.precopy);
+}
+
+static void test_guest_that_is_no_trouble_is_not_slowed(void **unused)
+{
+	struct world world = make(20000, 100000);
+
+	world.slows = true;
+	assert_no_error(run(&world, 300));
+	assert_int_equal(world.slowed, 0);
+	precopy_clear(&world.precopy);
+}
+
+static void test_status_says_that_the_guest_is_slowed(void **unused)
+{
+	const struct precopy_progress progress = {.phase = PRECOPY_AGAIN,
+						  .stalled = 5,
+						  .send_rate = 1 << 20,
+						  .write_rate = 2 << 20,
+						  .speed = 0.01};
+	struct precopy_progress full = progress;
+	char why[512];
+
+	precopy_explain(&progress, 300 * NS_PER_MS, why, sizeof(why));
+	assert_non_null(strstr(why, "the guest, slowed to 1 % of its time, writes to 2"));
+	assert_null(strstr(why, "--auto-converge"));
+	full.speed = 1;
+	precopy_explain(&full, 300 * NS_PER_MS, why, sizeof(why));
+	assert_non_null(strstr(why, "the guest writes to 2"));
+	assert_non_null(strstr(why, "let --auto-converge slow it down, or cancel"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -272,6 +347,10 @@ int main(void)
 	    cmocka_unit_test(error_of_the_connection_ends_it),
 	    cmocka_unit_test(other_limit_counts_from_the_next_round_on),
 	    cmocka_unit_test(numbers_of_an_extreme_world_do_not_overflow),
+	    cmocka_unit_test(test_guest_that_writes_too_fast_is_slowed),
+	    cmocka_unit_test(test_guest_that_writes_to_everything_is_slowed_until_it_does_not),
+	    cmocka_unit_test(test_guest_that_is_no_trouble_is_not_slowed),
+	    cmocka_unit_test(test_status_says_that_the_guest_is_slowed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Guests that write faster than is sent: the status says so in words, and `--auto-converge` slows them until they move."""
+
+import os
+import time
+
+import pytest
+
+from test_migrate import Destination, Source
+from test_save_restore import LIMIT
+
+# Writes 2 MiB again and again, some thousand pages a second: more than once while a round of a second sends it.
+WRITING = "memory=6 rounds=1000000000 pace=400000"
+SLOWLY = ("--bandwidth", "2M", "--channels", "1", "--no-wait")
+
+
+def threads(vm):
+    return {open(f"/proc/{vm.process.pid}/task/{task}/comm").read().strip() for task in os.listdir(f"/proc/{vm.process.pid}/task")}
+
+
+def wait_for(vm, condition):
+    end = time.monotonic() + LIMIT
+    while not condition(vm.migration()):
+        vm.check_alive()
+        assert time.monotonic() < end, vm.migration()
+        time.sleep(0.05)
+    return vm.migration()
+
+
+def rounds_of(vm):
+    """How many rounds the guest has begun, and that it missed none of them."""
+    lines = [line for line in vm.text().splitlines() if line.startswith("round ")]
+    return [int(line.split()[1]) for line in lines]
+
+
+@pytest.fixture
+def writing(tmp_path):
+    with Source(tmp_path, "dirtying", memory="32M", cmdline=WRITING) as source, \
+            Destination(tmp_path, f"unix:{tmp_path}/socket") as destination:
+        source.wait_lines(3)
+        destination.wait_said("waiting for a VM")
+        yield source, destination
+
+
+def test_a_guest_that_writes_without_end_does_not_move_and_it_is_said_why(writing, tmp_path):
+    source, destination = writing
+    source.migrate(f"unix:{tmp_path}/socket", *SLOWLY)
+    status = wait_for(source, lambda status: "why" in status)
+    assert "--auto-converge" in status["why"]
+    assert "guest-speed-percent" not in status
+    assert status["write-rate"] > 0
+    assert status["expected-downtime-ns"] > status["max-downtime-ns"]
+    assert status["state"] == "COPYING"
+
+
+def test_it_moves_when_it_is_slowed(writing, tmp_path):
+    source, destination = writing
+    source.migrate(f"unix:{tmp_path}/socket", *SLOWLY, "--auto-converge")
+    slowed = wait_for(source, lambda status: "guest-speed-percent" in status)
+    assert 0 < slowed["guest-speed-percent"] < 100
+    assert source.wait(LIMIT) == 0
+    seen = len(rounds_of(source))
+    destination.wait_lines(20)  # it has all its time there, and lost nothing
+    rounds = rounds_of(source) + rounds_of(destination)
+    assert rounds == list(range(1, len(rounds) + 1))
+    assert seen >= 3
+    assert "slow" not in threads(destination)
+
+
+def test_it_has_its_time_again_when_the_migration_is_cancelled(writing, tmp_path):
+    source, destination = writing
+    source.migrate(f"unix:{tmp_path}/socket", *SLOWLY, "--auto-converge", "--max-downtime", "1")
+    wait_for(source, lambda status: status.get("guest-speed-percent", 100) < 60)
+    assert "slow" in threads(source)
+    source.cli("jobs", source.name, "--cancel", source.job()["id"])
+    source.wait_job(source.job()["id"])
+    assert "slow" not in threads(source)
+    source.wait_lines(source.text().count("\n") + 20)
+
+
+def test_a_guest_that_is_paused_while_it_is_slowed_goes_on(writing, tmp_path):
+    source, destination = writing
+    source.migrate(f"unix:{tmp_path}/socket", *SLOWLY, "--auto-converge", "--max-downtime", "1")
+    wait_for(source, lambda status: status.get("guest-speed-percent", 100) < 60)
+    source.qmp.command("stop")
+    source.qmp.command("cont")
+    source.cli("jobs", source.name, "--cancel", source.job()["id"])
+    source.wait_job(source.job()["id"])
+    source.wait_lines(source.text().count("\n") + 5)
