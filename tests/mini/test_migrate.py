@@ -698,6 +698,39 @@ def test_limits_can_be_changed_meanwhile(pair, tmp_path):
     check_moved(source, destination)
 
 
+def test_machine_that_moves_can_be_paused_resumed_resized_and_reset(tmp_path):
+    with Source(tmp_path, "moving", "--elastic", "id=hot0,max=64M,block=2M", reboot=True, cmdline=f"rounds={ENDLESS}") as source:
+        source.wait_lines(2)
+        with Destination(tmp_path, f"unix:{tmp_path}/socket") as destination:
+            destination.wait_said("waiting for a VM")
+            source.migrate(f"unix:{tmp_path}/socket", "--bandwidth", "1K", "--no-wait")
+            destination.wait_state("RECEIVING")
+            source.cli("pause", source.name)
+            assert source.qmp.command("query-status")["status"] == "paused"
+            source.cli("resume", source.name)
+            goes_on(source)
+            source.cli("resize", source.name, "hot0", "32M")
+            before = source.text().count("round 1\n")
+            source.cli("reset", source.name)
+            source.wait_text(lambda text: text.count("round 1\n") > before and not text.endswith("round 1\n"))
+            source.qmp.command("godwit-migrate-limit", bandwidth=0)
+            assert source.wait(LIMIT) == 0
+            destination.wait_lines(3)
+            said = (source.text() + destination.text()).rpartition("round 1\n")[2]
+            assert follows("round 1\n" + said)
+            assert destination.elastic("hot0")["requested-size"] == 32 * MIB
+
+
+def test_memory_in_a_file_that_both_see_is_refused(tmp_path):
+    with Source(tmp_path, "counting", cmdline=COUNTING, memory=f"64M,backing=file:{tmp_path}/ram") as source:
+        with Destination(tmp_path, f"unix:{tmp_path}/socket") as destination:
+            destination.wait_said("waiting for a VM")
+            said = refused(source.migrate(f"unix:{tmp_path}/socket", check=False))
+            assert f"{tmp_path}/ram" in said and "in use" in said
+            assert destination.wait(LIMIT) == 1
+            check_stayed(source, destination)
+
+
 def test_destination_can_be_told_that_it_is_not_wanted(pair, tmp_path):
     source, destination = pair
     source.migrate(f"unix:{tmp_path}/socket", "--bandwidth", "1K", "--no-wait")
