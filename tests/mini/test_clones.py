@@ -10,7 +10,8 @@ import pytest
 
 from support.mapped_ram import PAGE, Snapshot
 from support.vm import KIB, MIB, Machine
-from test_save_restore import ENDLESS, GENERATION, LIMIT, Going, Original, goes_on, memory_of
+from test_save_restore import (ENDLESS, GENERATION, LIMIT, Going, Original, backing_of, goes_on, huge_pages,  # noqa: F401
+                               memory_of)
 
 COUNTED = 0x2000000  # where the guest counts in boot memory
 
@@ -278,10 +279,12 @@ def test_what_does_not_go_together_is_refused_by_name(tmp_path, snapshot, option
         assert why in refused(vm, snapshot, *options)
 
 
-def test_other_backings_become_anonymous(tmp_path):
-    with Counting(tmp_path, memory=f"64M,backing=file:{tmp_path}/ram") as vm:
-        file = save(vm.wait_lines(3), tmp_path / "snap")
+@pytest.mark.parametrize("backing", ["memfd", "anon", "prealloc", "hugetlb", "tmpfs", "file"])
+def test_other_backings_become_anonymous(tmp_path, backing_of, backing):
+    with Counting(tmp_path, memory=f"64M,{backing_of(backing)}") as vm:
+        file = save(vm.wait_lines(3), tmp_path / "snap", *(() if backing == "file" else ("--live",)))
         with Clone(tmp_path, file) as first, Clone(tmp_path, file) as second:  # while the file is in use
-            first.wait_lines(2)
-            second.wait_lines(2)
-            assert "backed by file:" in first.stderr()
+            goes_on(first)
+            goes_on(second)
+            told = {"hugetlb": "backed by hugetlb", "tmpfs": "backed by file:", "file": "backed by file:"}.get(backing)
+            assert told in first.stderr() if told else "backed by" not in first.stderr()
