@@ -55,15 +55,15 @@ def test_passes_arguments_byte_by_byte():
 
 
 def test_tells_a_host_that_stands_still_from_a_command_that_takes_long():
-    assert host("--silence", "10", "sleep", "20").returncode == 0
-    with subprocess.Popen([TOOL, "--silence", "10", "sh", "-c", "echo here; sleep 600"], stdout=subprocess.PIPE,
+    assert host("--silence", "20", "sleep", "30").returncode == 0
+    with subprocess.Popen([TOOL, "--silence", "20", "sh", "-c", "echo here; sleep 600"], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE) as tool:
         assert tool.stdout.readline() == b"here\n"
         for qemu in qemu_children(tool.pid):
             os.kill(qemu, signal.SIGSTOP)
         errors = tool.communicate(timeout=LIMIT)[1]
         assert tool.returncode == 125
-        assert b"no sign of life for 10 s" in errors
+        assert b"no sign of life for 20 s" in errors
 
 
 def test_names_a_command_that_does_not_exist():
