@@ -97,6 +97,9 @@ struct vhost_user_back_end_ring {
 /* Ring @index, below the number of queues. Borrowed, changed by vhost_user_back_end_process. */
 const struct vhost_user_back_end_ring *
 vhost_user_back_end_ring(const struct vhost_user_back_end *back, uint32_t index);
+/* Where in the guest the descriptors of a ring that was started are, for the log: packed rings are written. */
+uint64_t vhost_user_back_end_descriptor_address(const struct vhost_user_back_end *back,
+						uint32_t index);
 
 /*
  * The guest's memory at @guest_address, @size bytes in one mapping; NULL: not all of it is there. The
@@ -108,6 +111,8 @@ void *vhost_user_back_end_guest(const struct vhost_user_back_end *back, uint64_t
 /* As above, from what there is at the address: *@size is lowered to it. For buffers over two mappings. */
 void *vhost_user_back_end_guest_part(const struct vhost_user_back_end *back, uint64_t guest_address,
 				     uint64_t *size);
+/* Whether memory may be missing that only the front-end can bring (post-copy). */
+bool vhost_user_back_end_in_postcopy(const struct vhost_user_back_end *back);
 /* How many pieces of memory are mapped. */
 uint32_t vhost_user_back_end_regions(const struct vhost_user_back_end *back);
 

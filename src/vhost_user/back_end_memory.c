@@ -377,6 +377,13 @@ void *back_user(const struct back_table *table, uint64_t user_address, uint64_t 
 	return region->file.bytes + (user_address - region->region.user_address);
 }
 
+uint64_t back_guest_address(const struct back_table *table, uint64_t user_address)
+{
+	const struct back_region *region = region_at(table, user_address, true);
+
+	return region->region.guest_address + (user_address - region->region.user_address);
+}
+
 void *vhost_user_back_end_guest_part(const struct vhost_user_back_end *back, uint64_t guest_address,
 				     uint64_t *size)
 {

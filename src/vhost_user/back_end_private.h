@@ -38,6 +38,7 @@ struct back_ring {
 	struct vhost_user_back_end_ring is;
 	struct vhost_user_ring_address address;
 	bool has_address;
+	uint64_t descriptor_address; /* in the guest, while it is started */
 };
 
 enum back_postcopy { BACK_POSTCOPY_OFF, BACK_POSTCOPY_ADVISED, BACK_POSTCOPY_LISTENS };
@@ -74,6 +75,8 @@ struct error *back_remove_region(struct vhost_user_back_end *back,
 void back_free_table(struct vhost_user_back_end *back, struct back_table *table);
 /* The user range in this process; NULL: it is not wholly in one region. */
 void *back_user(const struct back_table *table, uint64_t user_address, uint64_t size);
+/* The guest address of a user address that is in @table. */
+uint64_t back_guest_address(const struct back_table *table, uint64_t user_address);
 
 /* --- Rings (back_end_rings.c) ------------------------------------------------------------------ */
 

@@ -46,8 +46,9 @@ static struct error *resolve(const struct vhost_user_back_end *back, const struc
 	return NULL;
 }
 
-static void set_parts(struct back_ring *ring, void *parts[3])
+static void set_parts(const struct back_table *table, struct back_ring *ring, void *parts[3])
 {
+	ring->descriptor_address = back_guest_address(table, ring->address.descriptor);
 	ring->is.descriptor = parts[0];
 	ring->is.available = parts[1];
 	ring->is.used = parts[2];
@@ -67,7 +68,7 @@ struct error *back_resolve_rings(struct vhost_user_back_end *back, const struct 
 			continue;
 		TRY(resolve(back, table, i, parts));
 		if (commit)
-			set_parts(&back->rings[i], parts);
+			set_parts(table, &back->rings[i], parts);
 	}
 	return NULL;
 }
@@ -108,7 +109,7 @@ static struct error *start(struct vhost_user_back_end *back, uint32_t index)
 		return error_new(
 		    EPROTO, "ring %" PRIu32 " starts before post-copy's memory is ready", index);
 	TRY(resolve(back, &back->table, index, parts));
-	set_parts(ring, parts);
+	set_parts(&back->table, ring, parts);
 	ring->is.started = true;
 	error = back->options.ops->start_ring(back->options.context, index);
 	if (error)
@@ -182,6 +183,12 @@ vhost_user_back_end_ring(const struct vhost_user_back_end *back, uint32_t index)
 	return &back->rings[index].is;
 }
 
+uint64_t vhost_user_back_end_descriptor_address(const struct vhost_user_back_end *back,
+						uint32_t index)
+{
+	return back->rings[index].descriptor_address;
+}
+
 /* --- Requests ---------------------------------------------------------------------------------- */
 
 static struct error *set_num(struct vhost_user_back_end *back,
@@ -238,7 +245,7 @@ static struct error *set_address(struct vhost_user_back_end *back,
 	}
 	if (back->options.ops->memory_goes)
 		back->options.ops->memory_goes(back->options.context, 0, 0);
-	set_parts(ring, parts);
+	set_parts(&back->table, ring, parts);
 	return NULL;
 }
 

@@ -225,6 +225,11 @@ static struct error *advise(struct vhost_user_back_end *back,
 	return NULL;
 }
 
+bool vhost_user_back_end_in_postcopy(const struct vhost_user_back_end *back)
+{
+	return back->postcopy == BACK_POSTCOPY_LISTENS;
+}
+
 static struct error *listen_postcopy(struct vhost_user_back_end *back,
 				     const struct vhost_user_message *message,
 				     struct vhost_user_message *reply)

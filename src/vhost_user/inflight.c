@@ -70,6 +70,18 @@ static uint8_t *packed_entry(const struct vhost_user_inflight_queue *queue, uint
 	return queue->bytes + PACKED_HEADER + (size_t)PACKED_ENTRY * index;
 }
 
+bool vhost_user_inflight_is_new(const void *bytes)
+{
+	return !get_le16((const uint8_t *)bytes + VERSION);
+}
+
+void vhost_user_inflight_end(struct vhost_user_inflight_queue *queue)
+{
+	STEP();
+	put_le16(queue->bytes + VERSION, 0);
+	STEP();
+}
+
 /* Whether the part is new; an error if it is neither new nor this ring's. */
 static struct error *check_part(struct vhost_user_inflight_queue *queue, void *bytes,
 				uint16_t entries, bool *new)

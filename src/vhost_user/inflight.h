@@ -33,6 +33,11 @@ struct vhost_user_inflight_queue {
 	uint64_t counter; /* of the next request */
 };
 
+/* Whether the part at @bytes is empty: nothing was noted in it, or vhost_user_inflight_end came after. */
+bool vhost_user_inflight_is_new(const void *bytes);
+/* Nothing is in flight, and what comes next may begin anywhere: the part becomes empty. */
+void vhost_user_inflight_end(struct vhost_user_inflight_queue *queue);
+
 /* --- Split rings ------------------------------------------------------------------------------- */
 
 /*

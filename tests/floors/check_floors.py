@@ -23,6 +23,7 @@ FLOORS = {
     "vhost_user": ["base"],
     "rdma": ["base"],
     "blk": ["base"],
+    "blk_back_end": ["blk", "vhost_user"],
     "migration": ["memory", "snapshot"],
     "virtio": ["memory", "pci", "vhost_user", "blk"],
     "machine": ["kvm", "virtio", "migration"],
@@ -33,7 +34,7 @@ FLOORS = {
 # What each library needs from outside.
 MIGRATION_LIBRARIES = ["-ljansson", "-lxxhash", "-luring", "-lzstd"]
 SYSTEM_LIBRARIES = {"snapshot": ["-ljansson", "-lxxhash"], "migration": MIGRATION_LIBRARIES,
-                    "blk": ["-luring"], "virtio": ["-ljansson", "-luring"], "machine": MIGRATION_LIBRARIES, "control": MIGRATION_LIBRARIES}
+                    "blk": ["-luring"], "blk_back_end": ["-luring"], "virtio": ["-ljansson", "-luring"], "machine": MIGRATION_LIBRARIES, "control": MIGRATION_LIBRARIES}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([a-z0-9_]+)/', re.MULTILINE)
 
