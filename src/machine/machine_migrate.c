@@ -429,8 +429,12 @@ static void handle(struct machine_migrate *migrate, enum handover_event event)
 	}
 	if (!error)
 		return;
-	/* The destination's own words, if it has some, come a moment later than the broken pipe. */
-	if (!handover_queue_take(&migrate->events, REASON_MS, &event))
+	/*
+	 * The destination's own words, if it has some, come a moment later than the broken pipe. That
+	 * it has loaded all does not make good what went wrong here.
+	 */
+	if (!handover_queue_take(&migrate->events, REASON_MS, &event) ||
+	    event == HANDOVER_EVENT_LOADED)
 		event = HANDOVER_EVENT_FAILED;
 	migrate_note(migrate, error);
 	handle(migrate, event);

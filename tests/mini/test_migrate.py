@@ -2,6 +2,7 @@
 """Moving a machine to another process, with mini-guests: whatever the way, and whatever breaks, exactly one process runs the
 guest afterwards, and it goes on exactly where it was."""
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import cutter as cutters
 from support import tls
 from support.migration_proxy import Proxy
 from support.vm import GODWIT, KIB, MIB, Machine
@@ -347,6 +349,20 @@ def test_disk_is_locked_by_one_of_them_at_any_time(tmp_path):
             destination.cli("resume", destination.name)
             destination.finish()
             assert destination.text() == counted(20)
+
+
+def test_guest_stays_when_its_disk_cannot_be_made_durable(tmp_path):
+    """What it wrote must be on the storage before another host reads there."""
+    disk, cutter = tmp_path / "disk", cutters.Cutter(tmp_path)
+    disk.write_bytes(bytes(64 * KIB))
+    with Source(tmp_path, "counting", "--disk", disk, cmdline=COUNTING, wrapper=cutter.wrapper) as source:
+        with Destination(tmp_path, f"unix:{tmp_path}/socket") as destination:
+            destination.wait_said("waiting for a VM")
+            cutter.arm(cutters.FAIL, ("fdatasync", 1), errno.EIO)
+            said = refused(source.migrate(f"unix:{tmp_path}/socket", check=False))
+            assert f"disk '{disk}': what the guest wrote cannot be made durable: Input/output error" in said
+            assert destination.wait(LIMIT) == 1
+            check_stayed(source, destination)
 
 
 def test_guest_stays_when_its_disk_cannot_be_taken_over(tmp_path):

@@ -159,6 +159,11 @@ int fsync(int fd)
 	return fails("fsync") ? -1 : REAL(fsync)(fd);
 }
 
+int fdatasync(int fd)
+{
+	return fails("fdatasync") ? -1 : REAL(fdatasync)(fd);
+}
+
 int fallocate(int fd, int mode, off_t offset, off_t size)
 {
 	return fails("fallocate") ? -1 : REAL(fallocate)(fd, mode, offset, size);
