@@ -8,10 +8,12 @@ import os
 import pty
 import select
 import signal
+import socket
 import struct
 import subprocess
 import termios
 import time
+from pathlib import Path
 
 import pytest
 
@@ -165,6 +167,26 @@ def test_qmp_sends_numbers_as_numbers(paused):
     assert paused.elastic("hot0")["requested-size"] == 64 * MIB
     assert refused(paused, "qmp", paused.name, "no-such-command") == (
         "godwit qmp: The command no-such-command has not been found")
+
+
+def test_descriptors_go_with_their_connection(paused):
+    """Those that got a name, and those that did not."""
+    folder = Path(f"/proc/{paused.process.pid}/fd")
+    paused.qmp.command("query-status")  # a connection that stays
+    before = len(list(folder.iterdir()))
+    with socket.socket(socket.AF_UNIX) as client, open(os.devnull) as one, open(os.devnull) as other:
+        client.connect(str(paused.directory / f"{paused.name}.sock"))
+        answers = client.makefile()
+        client.sendall(b'{"execute": "qmp_capabilities"}\n')
+        socket.send_fds(client, [b'{"execute": "getfd", "arguments": {"fdname": "a"}}\n'],
+                        [one.fileno(), other.fileno()])
+        assert [list(json.loads(answers.readline())) for _ in range(3)] == [["QMP"], ["return"], ["return"]]
+        assert len(list(folder.iterdir())) == before + 3
+        answers.close()
+    end = time.monotonic() + 60
+    while len(list(folder.iterdir())) != before:
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_processors_have_threads(paused):
