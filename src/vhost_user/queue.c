@@ -28,9 +28,11 @@ static struct error *begin(struct vhost_user_queue *queue, uint32_t base)
 {
 	const struct vhost_user_back_end_ring *ring =
 	    vhost_user_back_end_ring(queue->back, queue->index);
+	struct error *error;
 	size_t size;
 	uint8_t *inflight = vhost_user_back_end_inflight(queue->back, queue->index, &size);
 
+	queue->tracks = false;
 	queue->descriptor = ring->descriptor;
 	queue->available = ring->available;
 	queue->used = ring->used;
@@ -40,10 +42,11 @@ static struct error *begin(struct vhost_user_queue *queue, uint32_t base)
 		return error_new(EINVAL,
 				 "ring %" PRIu32 " has %u entries, more than the in-flight buffer",
 				 queue->index, queue->size);
-	queue->tracks = inflight;
 	queue->again_count = queue->again_next = 0;
-	return error_prefix(queue->format->begin(queue, base, inflight), "ring %" PRIu32,
-			    queue->index);
+	error = queue->format->begin(queue, base, inflight);
+	/* A buffer that was not understood stays as it is. */
+	queue->tracks = inflight && !error;
+	return error_prefix(error, "ring %" PRIu32, queue->index);
 }
 
 struct error *vhost_user_queue_begin(struct vhost_user_queue *queue,

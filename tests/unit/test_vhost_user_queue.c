@@ -264,7 +264,7 @@ static void test_packed_ring_goes_on_outside(void **unused)
 {
 	struct fixture fixture = {0};
 
-	begin_session(&fixture, PACKED, false);
+	begin_session(&fixture, PACKED, true);
 	assert_error_with(start(&fixture, SIZE), "goes on at 8 and 0");
 	finish(&fixture);
 }
@@ -400,6 +400,8 @@ static void test_inflight_buffer_of_another_ring_is_refused(void **unused)
 	put_le16(fixture.inflight_bytes + 8, 1);
 	put_le16(fixture.inflight_bytes + 10, 4);
 	assert_error_with(start(&fixture, 0), "ring 0: the in-flight buffer has version 1 and 4");
+	vhost_user_queue_end(&fixture.queue);
+	assert_int_equal(get_le16(fixture.inflight_bytes + 8), 1);
 	finish(&fixture);
 }
 
