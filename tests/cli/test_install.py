@@ -24,6 +24,7 @@ def test_program_manual_and_completion_are_installed(tmp_path):
     assert completion.name == "godwit"
     library = {path.name for path in files if path.suffix in (".h", ".pc") or ".so." in path.name}
     assert {name for name in library if not name.endswith(".so.1")} == {
+        "rdma.h", "godwit-rdma.pc", "libgodwit-rdma.so.1.0.0",
         "snapshot.h", "godwit-snapshot.pc", "libgodwit-snapshot.so.1.0.0",
         "vhost_user.h", "godwit-vhost-user.pc", "libgodwit-vhost-user.so.1.0.0"}
-    assert len(files) == len(pages) + 3 + len(library) + 2  # .so, links
+    assert len(files) == len(pages) + 3 + len(library) + 3  # .so, links
