@@ -432,6 +432,35 @@ static void a_host_without_room_refuses_a_load(void **state)
 	destroy_other(&other);
 }
 
+/* As a migration does, which brings the content before the state. */
+static void a_load_keeps_what_was_plugged_for_it_and_unplugs_the_rest(void **state)
+{
+	struct memory_listener listener = {.region_add = accept_region,
+					   .region_remove = forget_region,
+					   .plug = refuse_plug,
+					   .unplug = accept_unplug};
+	struct world *world = *state;
+	struct virtio_mem_status status;
+	struct saved_state saved;
+	struct other other;
+
+	assert_int_equal(request(world, PLUG, 4, 4), ACK);
+	saved = save(world);
+	create_other(&other, BLOCK);
+	assert_int_equal(memory_region_plug(other.map, other.region, 4 * BLOCK, 10 * BLOCK), 0);
+	memset(other.elastic->host + 4 * BLOCK, 0xab, 10 * BLOCK);
+	driver_no_error(memory_map_add_listener(other.map, &listener));
+	load_device(other.device, &saved);
+	assert_memory_equal(other.region->plugged, world->region->plugged, BLOCKS / 8);
+	virtio_mem_status(other.device, &status);
+	assert_int_equal(status.plugged, 4 * BLOCK);
+	assert_int_equal(other.elastic->host[5 * BLOCK], 0xab);
+	assert_int_equal(other.elastic->host[13 * BLOCK], 0);
+	free(saved.bytes);
+	memory_map_remove_listener(other.map, &listener);
+	destroy_other(&other);
+}
+
 static void a_state_is_for_the_same_block_size(void **state)
 {
 	struct world *world = *state;
@@ -499,6 +528,7 @@ int main(void)
 	    TEST(a_device_reset_keeps_blocks_a_system_reset_does_not),
 	    TEST(a_load_plugs_what_was_plugged),
 	    TEST(a_host_without_room_refuses_a_load),
+	    TEST(a_load_keeps_what_was_plugged_for_it_and_unplugs_the_rest),
 	    TEST(a_state_is_for_the_same_block_size),
 	    TEST(a_resize_goes_on_after_a_load),
 	};
