@@ -678,6 +678,19 @@ def test_missing_kernel_is_told_by_name(tmp_path):
         copy.wait_lines(2)
 
 
+def test_disk_that_is_given_anew_keeps_its_id(tmp_path):
+    """The guest's state hangs on it."""
+    for name in ("old", "new"):
+        (tmp_path / name).write_bytes(bytes(64 * KIB))
+    with Original(tmp_path, "counting", "--disk", f"{tmp_path}/old,id=d0", cmdline=f"pages=64 steps={ENDLESS}") as vm:
+        vm.wait_lines(2)
+        vm.save(tmp_path / "snap")
+        with Restored(tmp_path, tmp_path / "snap", "--name", "copy", "--disk", tmp_path / "new") as copy:  # the old one is locked
+            goes_on(copy)
+            disk, = [device for device in copy.cli("status", "copy").stdout.splitlines() if "virtio-blk" in device]
+            assert disk.split()[0] == "d0" or " d0 " in disk
+
+
 def test_name_in_use_is_refused(saved):
     vm, file = saved
     result = vm.cli("restore", file, "--serial", "null", check=False)
