@@ -52,10 +52,10 @@ class BackEnd:
                 self.kill()
 
 
-def storage_daemon(folder, image, queues=1, program="qemu-storage-daemon"):
-    """The disk `image` of QEMU's storage daemon."""
-    path = Path(folder) / "disk.socket"
-    return BackEnd(path, [program, "--blockdev", f"driver=file,node-name=file,filename={image}",
+def storage_daemon(folder, disk, queues=1, program="qemu-storage-daemon"):
+    """The disk image `disk` of QEMU's storage daemon."""
+    path = Path(folder) / f"{Path(disk).name}.socket"
+    return BackEnd(path, [program, "--blockdev", f"driver=file,node-name=file,filename={disk}",
                           "--export", f"type=vhost-user-blk,id=export,addr.type=unix,addr.path={path},node-name=file,"
                                       f"writable=on,num-queues={queues}"])
 
