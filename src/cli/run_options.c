@@ -47,7 +47,9 @@ const struct cli_option run_options[] = {
      "[,config-size=N][,id=ID]"},
     {"net", CLI_REQUIRED, "SPEC",
      "network: tap:INTERFACE[,mac=MAC][,queues=N]\n"
-     "[,mtu=N][,id=ID]"},
+     "[,mtu=N][,id=ID]; or that of a back-end:\n"
+     "vhost-user:SOCKET[,mac=MAC][,queues=N]\n"
+     "[,queue-size=N][,id=ID]"},
     {"vsock", CLI_REQUIRED, "SPEC", "sockets to the host: cid=N,path=PATH[,id=ID]"},
     {"console", CLI_REQUIRED, "SPEC", "hvc0: tty, pty, null, file:PATH or unix:PATH"},
     {"serial", CLI_REQUIRED, "SPEC",

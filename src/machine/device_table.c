@@ -41,7 +41,7 @@ static struct error *create_disk(struct machine *machine, const char *text, uint
 	AUTO_FREE char *named = NULL;
 
 	if (vhost_user_device_wanted(text))
-		return vhost_user_device_create("disk", text, index, device);
+		return vhost_user_device_create("disk", text, "", index, device);
 	TRY(text_with_id(text, "disk", index, &named));
 	return machine->config.incoming ? virtio_blk_create_unlocked(named, device)
 					: virtio_blk_create(named, device);
@@ -50,7 +50,11 @@ static struct error *create_disk(struct machine *machine, const char *text, uint
 static struct error *create_net(struct machine *machine, const char *text, uint32_t index,
 				struct virtio_device **device)
 {
-	return virtio_net_create(text, machine->config.name ?: "godwit", index, device);
+	const char *name = machine->config.name ?: "godwit";
+
+	return vhost_user_device_wanted(text)
+		   ? vhost_user_device_create("net", text, name, index, device)
+		   : virtio_net_create(text, name, index, device);
 }
 
 /* On the console's own thread. */
@@ -116,13 +120,13 @@ static struct error *create_vsock(struct machine *machine, const char *text, uin
 static struct error *create_fs(struct machine *machine, const char *text, uint32_t index,
 			       struct virtio_device **device)
 {
-	return vhost_user_device_create("fs", text, index, device);
+	return vhost_user_device_create("fs", text, "", index, device);
 }
 
 static struct error *create_vhost_user(struct machine *machine, const char *text, uint32_t index,
 				       struct virtio_device **device)
 {
-	return vhost_user_device_create("vhost-user", text, index, device);
+	return vhost_user_device_create("vhost-user", text, "", index, device);
 }
 
 static const struct {

@@ -72,6 +72,7 @@ void vhost_user_connection_failed(struct vhost_user_device *vhost, struct error 
 	error_free(error);
 	hang_up(vhost);
 	vhost_user_rings_lose(vhost);
+	vhost_user_net_link(vhost, false);
 	retry_later(vhost);
 }
 
@@ -162,10 +163,16 @@ static struct error *watch(struct vhost_user_device *vhost)
 
 /* --- The beginning ----------------------------------------------------------------------------- */
 
+/* What the driver may be offered, if the back-end offers @theirs. */
+static uint64_t offer(const struct vhost_user_device *vhost, uint64_t theirs)
+{
+	return vhost->pairs ? vhost_user_net_features(vhost, theirs) : theirs & FEATURES_PASSED;
+}
+
 static struct error *check_features(const struct vhost_user_device *vhost, uint64_t features)
 {
 	const struct virtio_device *device = &vhost->device;
-	uint64_t missing = device->active ? device->driver_features & ~features : 0;
+	uint64_t missing = device->active ? device->driver_features & ~offer(vhost, features) : 0;
 
 	if (!(features & VIRTIO_FEATURE(VIRTIO_F_VERSION_1)))
 		return error_new(EOPNOTSUPP, "the back-end at %s is of before virtio 1.0",
@@ -224,7 +231,7 @@ static struct error *open_session(struct vhost_user_device *vhost)
 static void take_up(struct vhost_user_device *vhost)
 {
 	__atomic_store_n(&vhost->device.features,
-			 vhost_user_front_end_features(vhost->front) & FEATURES_PASSED,
+			 offer(vhost, vhost_user_front_end_features(vhost->front)),
 			 __ATOMIC_RELAXED);
 	__atomic_store_n(&vhost->device.absent, false, __ATOMIC_RELEASE);
 	vhost->protocol = vhost_user_front_end_protocol(vhost->front);
@@ -234,6 +241,7 @@ static void take_up(struct vhost_user_device *vhost)
 		log_warning("%s '%s': the back-end at %s is there", vhost->device.ops->type,
 			    vhost->device.id, vhost->socket);
 	vhost->trouble[0] = '\0';
+	vhost_user_net_link(vhost, true);
 	vhost_user_rings_start(vhost);
 	vhost_user_connection_settle(vhost);
 }

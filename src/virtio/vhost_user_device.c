@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "base/options.h"
+#include "virtio/net.h"
 #include "virtio/vhost_user_device_private.h"
 
 #define PREFIX		   "vhost-user:"
@@ -78,8 +79,14 @@ static void rest(struct virtio_device *device)
 /* The doorbell rings in the other process; this is for what may have come before. */
 static void queue_notify(struct virtio_device *device, uint16_t queue)
 {
+	struct vhost_user_device *vhost = vhost_user_device_of(device);
 	const uint64_t one = 1;
 	int fd = device->queues[queue].notify_fd;
+
+	if (queue >= vhost->queues) {
+		vhost_user_net_control(vhost);
+		return;
+	}
 
 	/* It fails only if the counter is full, which is as good. */
 	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
@@ -100,6 +107,7 @@ static void reset(struct virtio_device *device)
 
 	rest(device);
 	vhost_user_rings_reset(vhost);
+	vhost_user_net_reset(vhost);
 	error = vhost->front && device->active ? reset_back_end(vhost) : NULL;
 	if (error)
 		vhost_user_connection_failed(vhost, error);
@@ -221,6 +229,8 @@ struct description {
 	char *socket;
 	char id[32];
 	char tag[FS_TAG_SIZE + 1];
+	uint8_t mac[6];
+	uint16_t pairs;
 	uint16_t queues, queue_size;
 };
 
@@ -280,7 +290,10 @@ static struct error *take_sizes(struct description *description, struct options 
 	if (!is_power_of_two(size) || size < 4)
 		return error_usage("queue-size=%" PRIu64 " is not a power of two, 4 to %d", size,
 				   VIRTQUEUE_SIZE_MAX);
-	description->queues = (uint16_t)(queues + description->type.queues_before);
+	if (description->type.id == VIRTIO_ID_NET)
+		description->pairs = (uint16_t)queues;
+	description->queues =
+	    (uint16_t)(queues + description->pairs + description->type.queues_before);
 	description->queue_size = (uint16_t)size;
 	description->type.config_size = (uint32_t)config;
 	return NULL;
@@ -298,11 +311,23 @@ static struct error *take_tag(struct description *description, struct options *o
 	return NULL;
 }
 
-static struct error *describe_text(const char *kind, const char *text, uint32_t index,
-				   struct description *description)
+static struct error *take_mac(struct description *description, struct options *options,
+			      const char *vm_name, uint32_t index)
+{
+	const char *mac = options_take(options, "mac");
+
+	if (mac)
+		return virtio_net_parse_mac(mac, description->mac);
+	virtio_net_default_mac(vm_name, index, description->mac);
+	return NULL;
+}
+
+static struct error *describe_text(const char *kind, const char *text, const char *vm_name,
+				   uint32_t index, struct description *description)
 {
 	AUTO_OPTIONS struct options *options = NULL;
 	bool generic = !strcmp(kind, "vhost-user"), fs = !strcmp(kind, "fs");
+	bool net = !strcmp(kind, "net");
 	const char *socket, *id;
 
 	TRY(options_parse(text, generic ? NULL : "back-end", &options));
@@ -313,16 +338,18 @@ static struct error *describe_text(const char *kind, const char *text, uint32_t 
 	if (generic)
 		TRY(take_type(description, options));
 	else
-		description->type = *vhost_user_type_find(fs ? "fs" : "blk");
+		description->type = *vhost_user_type_find(fs || net ? kind : "blk");
 	TRY(take_sizes(description, options));
 	if (fs)
 		TRY(take_tag(description, options));
+	if (net)
+		TRY(take_mac(description, options, vm_name, index));
 	id = options_take(options, "id");
 	if (id)
 		snprintf(description->id, sizeof(description->id), "%s", id);
 	else
-		snprintf(description->id, sizeof(description->id), index || generic ? "%s%u" : "%s",
-			 kind, index);
+		snprintf(description->id, sizeof(description->id),
+			 index || generic || net ? "%s%u" : "%s", kind, index);
 	return options_finish(options);
 }
 
@@ -341,8 +368,11 @@ static struct error *create(const struct description *description, struct virtio
 	vhost->ops.id = vhost->type.id;
 	vhost->ops.pci_class = vhost->type.pci_class;
 	vhost->ops.config_size = vhost->type.config_size;
+	vhost->pairs = description->pairs;
+	if (vhost->pairs)
+		vhost->ops.accept_features = vhost_user_net_accept;
 	error = virtio_device_init(&vhost->device, &vhost->ops, visit_state, description->id,
-				   vhost->queues, description->queue_size);
+				   vhost->queues + (vhost->pairs > 1), description->queue_size);
 	if (error) {
 		free(vhost);
 		return error;
@@ -355,6 +385,8 @@ static struct error *create(const struct description *description, struct virtio
 		destroy(&vhost->device);
 		return error;
 	}
+	if (vhost->pairs)
+		vhost_user_net_init(vhost, description->mac);
 	if (description->tag[0]) {
 		memcpy(vhost->config, description->tag, FS_TAG_SIZE);
 		put_le32(vhost->config + FS_TAG_SIZE, vhost->queues - vhost->type.queues_before);
@@ -363,11 +395,11 @@ static struct error *create(const struct description *description, struct virtio
 	return NULL;
 }
 
-struct error *vhost_user_device_create(const char *kind, const char *text, uint32_t index,
-				       struct virtio_device **device)
+struct error *vhost_user_device_create(const char *kind, const char *text, const char *vm_name,
+				       uint32_t index, struct virtio_device **device)
 {
 	struct description description = {0};
-	struct error *error = describe_text(kind, text, index, &description);
+	struct error *error = describe_text(kind, text, vm_name, index, &description);
 
 	if (!error)
 		error = create(&description, device);

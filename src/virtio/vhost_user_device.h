@@ -13,17 +13,18 @@
 #include "virtio/virtio_device.h"
 
 /*
- * Creates a device of @kind from the text behind that option, which for the first two begins with
+ * Creates a device of @kind from the text behind that option, which for the first three begins with
  * "vhost-user:SOCKET":
  *	"disk"		[,queues=N]
+ *	"net"		[,queues=N][,mac=MAC], pairs of queues
  *	"fs"		,tag=T[,queues=N]
  *	"vhost-user"	socket=SOCKET,type=NAME|ID[,queues=N][,config-size=N]
  * and each [,queue-size=N][,id=ID]. @index is that of the device among those of its kind, for its
- * default id. The back-end is looked for when the device is realized: what it refuses then refuses
- * the machine; if nobody is there the device waits.
+ * default id and, with @vm_name, for its default MAC address. The back-end is looked for when the
+ * device is realized: what it refuses then refuses the machine; if nobody is there the device waits.
  */
-struct error *vhost_user_device_create(const char *kind, const char *text, uint32_t index,
-				       struct virtio_device **device) MUST_CHECK;
+struct error *vhost_user_device_create(const char *kind, const char *text, const char *vm_name,
+				       uint32_t index, struct virtio_device **device) MUST_CHECK;
 /* Whether the @text of an option means such a device: it begins with "vhost-user:". */
 bool vhost_user_device_wanted(const char *text);
 

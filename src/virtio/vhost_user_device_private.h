@@ -6,7 +6,10 @@
 #ifndef GODWIT_VIRTIO_VHOST_USER_DEVICE_PRIVATE_H
 #define GODWIT_VIRTIO_VHOST_USER_DEVICE_PRIVATE_H
 
+#include <sys/uio.h>
+
 #include "vhost_user/front_end.h"
+#include "virtio/net_control.h"
 #include "virtio/vhost_user_device.h"
 
 /* A kind of virtio device, as far as it matters that a back-end does its work. */
@@ -51,6 +54,10 @@ struct vhost_user_device {
 	uint8_t config[VHOST_USER_CONFIG_MAX];
 	struct vhost_user_ring *rings; /* one for each queue */
 	uint16_t queues;	       /* those that the back-end works on */
+	/* Of a network device (0 pairs: it is none): behind its pairs may be a control queue. */
+	uint16_t pairs;
+	struct net_control control;
+	struct iovec control_iov[16];
 	bool wanted; /* the driver has the device in use, and the machine runs: rings are to run */
 
 	/* The session. */
@@ -102,6 +109,21 @@ void vhost_user_connection_end(struct vhost_user_device *vhost);
 void vhost_user_connection_failed(struct vhost_user_device *vhost, struct error *error);
 /* Does what events during a request have asked for. At the end of whatever spoke to the back-end. */
 void vhost_user_connection_settle(struct vhost_user_device *vhost);
+
+/* --- vhost_user_net.c: what network devices have beyond their packets ---------------------------- */
+
+/* Features for the driver of a network device, if a back-end offers @theirs. */
+uint64_t vhost_user_net_features(const struct vhost_user_device *vhost, uint64_t theirs);
+bool vhost_user_net_accept(struct virtio_device *device, uint64_t features);
+/* Fills the configuration; `pairs` is set. */
+void vhost_user_net_init(struct vhost_user_device *vhost, const uint8_t mac[6]);
+/* The back-end has come or gone: to the driver the cable has. Also for devices without a cable. */
+void vhost_user_net_link(struct vhost_user_device *vhost, bool up);
+void vhost_user_net_reset(struct vhost_user_device *vhost);
+/* Whether @ring is one that the driver uses; of other devices all are. */
+bool vhost_user_net_enabled(const struct vhost_user_device *vhost, uint16_t ring);
+/* Does what is in the control queue. */
+void vhost_user_net_control(struct vhost_user_device *vhost);
 
 /* --- vhost_user_rings.c ------------------------------------------------------------------------- */
 

@@ -153,7 +153,10 @@ static struct error *give_inflight(struct vhost_user_device *vhost)
 /* What comes before the first ring of a session, and after the driver has chosen its features. */
 static struct error *prepare(struct vhost_user_device *vhost)
 {
-	TRY(vhost_user_front_end_set_features(vhost->front, vhost->device.driver_features));
+	/* The others, if there are any, are done here. */
+	TRY(vhost_user_front_end_set_features(vhost->front,
+					      vhost->device.driver_features &
+						  vhost_user_front_end_features(vhost->front)));
 	if (!vhost->memory_given)
 		TRY(vhost_user_front_end_begin_memory(vhost->front, vhost->memory));
 	vhost->memory_given = true;
@@ -178,7 +181,8 @@ static struct error *start_ring(struct vhost_user_device *vhost, uint16_t index)
 	TRY(vhost_user_front_end_start_ring(vhost->front, index, &setup));
 	ring->running = true;
 	connect_interrupt(vhost, index, true);
-	TRY(vhost_user_front_end_enable_ring(vhost->front, index, true));
+	TRY(vhost_user_front_end_enable_ring(vhost->front, index,
+					     vhost_user_net_enabled(vhost, index)));
 	/* A back-end may have dropped what rang before it was enabled. */
 	vhost->ops.queue_notify(&vhost->device, index);
 	return NULL;

@@ -61,13 +61,13 @@ static struct setup *prepare(enum ram_backing kind)
 }
 
 /* The device with these options behind the socket; an error of its realization is the result. */
-static struct error *add_device(struct setup *setup, const char *options)
+static struct error *add_kind(struct setup *setup, const char *kind, const char *options)
 {
 	struct driver *driver = &setup->driver;
 	char text[160];
 
 	snprintf(text, sizeof(text), "vhost-user:%s%s", setup->disk.path, options);
-	TRY(vhost_user_device_create("disk", text, 0, &driver->device));
+	TRY(vhost_user_device_create(kind, text, "vm", 0, &driver->device));
 	driver->device->map = driver->map;
 	driver->device->transport = driver;
 	driver->device->transport_ops = &transport;
@@ -78,6 +78,11 @@ static struct error *add_device(struct setup *setup, const char *options)
 	}
 	TRY(driver->device->ops->realize(driver->device));
 	return event_loop_start_thread(driver->device->loop, "device");
+}
+
+static struct error *add_device(struct setup *setup, const char *options)
+{
+	return add_kind(setup, "disk", options);
 }
 
 static struct setup *begin(const char *options)
@@ -547,6 +552,111 @@ static void test_back_end_with_less_than_the_driver_uses_is_not_let_in(void **st
 	end(setup);
 }
 
+/* --- Network ----------------------------------------------------------------------------------- */
+
+#define NET_MAC	 (1ULL << 5)
+#define NET_MORE (1ULL << 16 | 1ULL << 17 | 1ULL << 22) /* status, control queue, several pairs */
+#define CONTROL	 (MIB(1) + KIB(16))
+
+static struct setup *begin_net(const char *options)
+{
+	struct setup *setup = prepare(RAM_BACKING_MEMFD);
+
+	/* Offloads of packets, and features that need a control queue of the back-end's own. */
+	setup->disk.options.features = 1ULL << 32 | 1ULL << 15 | 1 | 1ULL << 18 | 1ULL << 22;
+	setup->disk.options.protocol &= ~VHOST_USER_PROTOCOL_CONFIG;
+	disk_listen(&setup->disk);
+	driver_no_error(add_kind(setup, "net", options));
+	return setup;
+}
+
+static void test_network_device_has_a_configuration_of_its_own(void **state)
+{
+	struct setup *setup = begin_net(",mac=52:54:00:12:34:56");
+	struct virtio_device *device = setup->driver.device;
+
+	assert_int_equal(device->ops->id, VIRTIO_ID_NET);
+	assert_int_equal(device->queue_count, 2);
+	assert_int_equal(device->features, 1ULL << 32 | 1ULL << 15 | 1 | NET_MAC | 1ULL << 16);
+	assert_int_equal(driver_read_config(&setup->driver, 0, 6), 0x563412005452ULL);
+	assert_int_equal(driver_read_config(&setup->driver, 6, 2), 1);
+	driver_start(&setup->driver, NET_MAC);
+	assert_true(setup->disk.rings[0].running && setup->disk.rings[1].running);
+	/* The back-end hears only of what it offered. */
+	assert_int_equal(setup->disk.features & ~VHOST_USER_F_PROTOCOL_FEATURES, 1ULL << 32);
+	end(setup);
+}
+
+static void set_pairs(struct setup *setup, uint16_t pairs, uint8_t answer)
+{
+	uint8_t *command = setup->driver.ram + CONTROL;
+	const struct driver_buffer buffers[] = {{CONTROL, 4, false}, {CONTROL + 8, 1, true}};
+
+	command[0] = 4; /* several queues: how many pairs */
+	command[1] = 0;
+	put_le16(command + 2, pairs);
+	assert_int_equal(driver_request(&setup->driver, 4, buffers, ARRAY_SIZE(buffers)), 1);
+	assert_int_equal(command[8], answer);
+}
+
+static unsigned int enabled_rings(struct setup *setup)
+{
+	unsigned int count = 0;
+
+	for (uint32_t i = 0; i < DISK_RINGS; i++)
+		count += vhost_user_back_end_ring(setup->disk.back, i)->enabled;
+	return count;
+}
+
+static void test_driver_chooses_the_number_of_queue_pairs(void **state)
+{
+	struct setup *setup = begin_net(",queues=2");
+
+	assert_int_equal(setup->driver.device->queue_count, 5);
+	assert_int_equal(driver_read_config(&setup->driver, 8, 2), 2);
+	driver_start(&setup->driver, NET_MAC | NET_MORE);
+	assert_int_equal(enabled_rings(setup), 2);
+	set_pairs(setup, 2, 0);
+	assert_int_equal(enabled_rings(setup), 4);
+	set_pairs(setup, 3, 1);
+	set_pairs(setup, 1, 0);
+	assert_int_equal(enabled_rings(setup), 2);
+	/* The next back-end hears it too. */
+	set_pairs(setup, 2, 0);
+	disk_die(&setup->disk);
+	disk_wait(&setup->disk.sessions, 2);
+	wait_connected(setup, true);
+	assert_int_equal(enabled_rings(setup), 4);
+	assert_false(driver_needs_reset(&setup->driver));
+	end(setup);
+}
+
+static void test_cable_is_pulled_while_the_back_end_is_away(void **state)
+{
+	struct setup *setup = begin_net("");
+
+	driver_start(&setup->driver, 1ULL << 16);
+	__atomic_store_n(&setup->disk.options.features, 1, __ATOMIC_RELEASE);
+	disk_die(&setup->disk);
+	wait_connected(setup, false);
+	assert_int_equal(driver_read_config(&setup->driver, 6, 2), 0);
+	assert_int_equal(setup->driver.config_interrupts, 1);
+	__atomic_store_n(&setup->disk.options.features, 1ULL << 32, __ATOMIC_RELEASE);
+	wait_connected(setup, true);
+	assert_int_equal(driver_read_config(&setup->driver, 6, 2), 1);
+	end(setup);
+}
+
+static void test_control_queue_needs_several_pairs(void **state)
+{
+	struct setup *setup = begin_net(",queues=2");
+	struct virtio_device *device = setup->driver.device;
+
+	assert_false(device->ops->accept_features(device, 1ULL << 32 | 1ULL << 17));
+	assert_true(device->ops->accept_features(device, 1ULL << 32));
+	end(setup);
+}
+
 /* --- What cannot be done ----------------------------------------------------------------------- */
 
 static void test_such_a_device_cannot_be_saved_or_moved(void **state)
@@ -562,7 +672,7 @@ static void assert_bad_text(const char *kind, const char *text, const char *why)
 {
 	struct virtio_device *device;
 
-	assert_refused(vhost_user_device_create(kind, text, 0, &device), why);
+	assert_refused(vhost_user_device_create(kind, text, "vm", 0, &device), why);
 }
 
 static void test_bad_options_are_refused_by_name(void **state)
@@ -580,6 +690,9 @@ static void test_bad_options_are_refused_by_name(void **state)
 	assert_bad_text("vhost-user", "socket=/s,type=nothing", "is neither a type that is known");
 	assert_bad_text("vhost-user", "socket=/s,type=64", "is neither a type that is known");
 	assert_bad_text("vhost-user", "socket=/s,type=24", "not a device that a back-end can work");
+	assert_bad_text("vhost-user", "socket=/s,type=net",
+			"not a device that a back-end can work");
+	assert_bad_text("net", "vhost-user:/s,mac=01:00:00:00:00:00", "multicast or empty");
 	assert_bad_text("vhost-user", "type=blk", "it names no socket");
 }
 
@@ -607,6 +720,10 @@ int main(void)
 	    cmocka_unit_test(test_requests_that_nobody_knows_need_a_reset),
 	    cmocka_unit_test(test_memory_changes_while_nobody_is_there),
 	    cmocka_unit_test(test_back_end_with_less_than_the_driver_uses_is_not_let_in),
+	    cmocka_unit_test(test_network_device_has_a_configuration_of_its_own),
+	    cmocka_unit_test(test_driver_chooses_the_number_of_queue_pairs),
+	    cmocka_unit_test(test_cable_is_pulled_while_the_back_end_is_away),
+	    cmocka_unit_test(test_control_queue_needs_several_pairs),
 	    cmocka_unit_test(test_such_a_device_cannot_be_saved_or_moved),
 	    cmocka_unit_test(test_bad_options_are_refused_by_name),
 	};
