@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A queue pair of the RDMA engine over UDP, which does what lines on its standard input say: the other
- * end of tests with other implementations. Usage: rdma-peer ADDRESS (IPv4).
+ * end of tests with other implementations. Usage: rdma-peer ADDRESS.
  *
- *	connect MTU PAIR PSN ADDRESS	a new queue pair, to that one; says: ok PAIR PSN KEY VADDRESS
+ *	connect SERVICE MTU PAIR PSN ADDRESS
+ *					a new queue pair of RC, UC or UD (1, 2, 3), to that one; says:
+ *					ok PAIR PSN KEY VADDRESS
  *	fault LOSS DOUBLE LATE SEED	in 1000 packets that leave
  *	fill OFFSET SIZE SEED
  *	sum OFFSET SIZE			says: sum CRC
  *	number OFFSET			says: number N
  *	receive OFFSET SIZE
  *	post OPERATION OFFSET SIZE ADDRESS KEY FLAGS A B	A: immediate or compare; B: swap
- *	wait				says: done OPERATION STATUS BYTES FLAGS IMMEDIATE
+ *	wait				says: done OPERATION STATUS BYTES FLAGS IMMEDIATE; zeros after 20
+ *					seconds (100: RC)
  *	counters			says: counters BAD-CRC BAD-ANSWERS RETRANSMISSIONS RECEIVED
  *
  * The others say: ok. Ends with its input.
@@ -32,6 +35,7 @@
 #define SIZE	MIB(4)
 #define ADDRESS 0x100000000000ULL
 #define PSN	0xfffff8U
+#define KEY	0x1234567U /* of datagrams */
 
 struct peer {
 	uint8_t address[16];
@@ -44,6 +48,10 @@ struct peer {
 	struct godwit_rdma_pair *pair;
 	struct rdma_crc crc;
 	bool waits;
+	int64_t waits_until, patience;
+	/* Of datagrams. */
+	uint8_t destination[16];
+	uint32_t destination_pair;
 	/* Faults, and the packet that is being made and the one that is held back. */
 	unsigned int loss, doubled, late;
 	struct godwit_rdma_ends ends, late_ends;
@@ -120,14 +128,14 @@ static void parse_address(const char *text, uint8_t address[16])
 {
 	memset(address, 0, 10);
 	memset(address + 10, 0xff, 2);
-	if (inet_pton(AF_INET, text, address + 12) != 1)
+	if (inet_pton(AF_INET, text, address + 12) != 1 && inet_pton(AF_INET6, text, address) != 1)
 		exit(2);
 }
 
-static bool connect_pair(struct peer *peer, uint32_t mtu, uint32_t number, uint32_t psn,
-			 const char *address)
+static bool connect_pair(struct peer *peer, uint32_t service, uint32_t mtu, uint32_t number,
+			 uint32_t psn, const char *address)
 {
-	const struct godwit_rdma_pair_options options = {.service = GODWIT_RDMA_RELIABLE,
+	const struct godwit_rdma_pair_options options = {.service = service,
 							 .send = peer->completions,
 							 .receive = peer->completions,
 							 .send_capacity = 256,
@@ -147,15 +155,19 @@ static bool connect_pair(struct peer *peer, uint32_t mtu, uint32_t number, uint3
 	    .not_ready_retries = 7,
 	    .not_ready_timer = 12,
 	    .reads_out = 4,
-	    .reads_in = 4};
-	static const uint32_t masks[] = {
-	    GODWIT_RDMA_SET_ACCESS,
-	    GODWIT_RDMA_SET_ENDS | GODWIT_RDMA_SET_MTU | GODWIT_RDMA_SET_PEER |
-		GODWIT_RDMA_SET_RECEIVE_PSN | GODWIT_RDMA_SET_READS_IN |
-		GODWIT_RDMA_SET_NOT_READY_TIMER,
-	    GODWIT_RDMA_SET_SEND_PSN | GODWIT_RDMA_SET_TIMEOUT | GODWIT_RDMA_SET_RETRIES |
-		GODWIT_RDMA_SET_NOT_READY_RETRIES | GODWIT_RDMA_SET_READS_OUT};
-
+	    .reads_in = 4,
+	    .queue_key = KEY};
+	const bool reliable = service == GODWIT_RDMA_RELIABLE,
+		   datagram = service == GODWIT_RDMA_DATAGRAM;
+	const uint32_t masks[] = {
+	    datagram ? GODWIT_RDMA_SET_QUEUE_KEY : GODWIT_RDMA_SET_ACCESS,
+	    GODWIT_RDMA_SET_ENDS | GODWIT_RDMA_SET_MTU |
+		(datagram ? 0 : GODWIT_RDMA_SET_PEER | GODWIT_RDMA_SET_RECEIVE_PSN) |
+		(reliable ? GODWIT_RDMA_SET_READS_IN | GODWIT_RDMA_SET_NOT_READY_TIMER : 0),
+	    GODWIT_RDMA_SET_SEND_PSN |
+		(reliable ? GODWIT_RDMA_SET_TIMEOUT | GODWIT_RDMA_SET_RETRIES |
+				GODWIT_RDMA_SET_NOT_READY_RETRIES | GODWIT_RDMA_SET_READS_OUT
+			  : 0)};
 	struct godwit_rdma_completion old;
 
 	godwit_rdma_pair_destroy(peer->pair);
@@ -163,6 +175,9 @@ static bool connect_pair(struct peer *peer, uint32_t mtu, uint32_t number, uint3
 		;
 	memcpy(attributes.ends.source, peer->address, 16);
 	parse_address(address, attributes.ends.destination);
+	parse_address(address, peer->destination);
+	peer->destination_pair = number;
+	peer->patience = (reliable ? 100 : 20) * NS_PER_SECOND;
 	if (godwit_rdma_pair_create(peer->domain, &options, &peer->pair))
 		return false;
 	for (int i = 0; i < 3; i++) {
@@ -209,6 +224,9 @@ static bool post(struct peer *peer, const char *line)
 	work.swap = b;
 	work.remote_address = address;
 	work.remote_key = key;
+	memcpy(work.destination, peer->destination, 16);
+	work.destination_pair = peer->destination_pair;
+	work.queue_key = KEY;
 	printf("ok\n");
 	return !godwit_rdma_pair_send(peer->pair, &work);
 }
@@ -227,12 +245,12 @@ static void say_counters(const struct peer *peer)
 /* False: the line makes no sense. */
 static bool obey(struct peer *peer, const char *line)
 {
-	uint32_t a, b, c, d;
-	char address[32];
+	uint32_t a, b, c, d, service;
+	char address[64];
 
-	if (sscanf(line, "connect %" SCNu32 " %" SCNu32 " %" SCNu32 " %31s", &a, &b, &c, address) ==
-	    4)
-		return connect_pair(peer, a, b, c, address);
+	if (sscanf(line, "connect %" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNu32 " %63s", &service,
+		   &a, &b, &c, address) == 5)
+		return connect_pair(peer, service, a, b, c, address);
 	if (!strncmp(line, "post ", 5))
 		return post(peer, line);
 	if (sscanf(line, "fault %" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNu32, &a, &b, &c, &d) ==
@@ -263,6 +281,7 @@ static bool obey(struct peer *peer, const char *line)
 			return false;
 	} else if (!strncmp(line, "wait", 4)) {
 		peer->waits = true;
+		peer->waits_until = clock_monotonic_ns() + peer->patience;
 		return true;
 	} else if (!strncmp(line, "counters", 8)) {
 		say_counters(peer);
@@ -300,9 +319,10 @@ static void open_peer(struct peer *peer, const char *address)
 
 static void report(struct peer *peer)
 {
-	struct godwit_rdma_completion one;
+	struct godwit_rdma_completion one = {0};
 
-	if (!peer->waits || !godwit_rdma_completions_poll(peer->completions, &one, 1))
+	if (!peer->waits || (!godwit_rdma_completions_poll(peer->completions, &one, 1) &&
+			     clock_monotonic_ns() < peer->waits_until))
 		return;
 	peer->waits = false;
 	printf("done %d %d %u %u %u\n", one.operation, one.status, one.bytes, one.flags,

@@ -6,6 +6,7 @@ emulated host. Usage: rdma_rxe.py MODULES PEER (a folder of kernel modules, the 
 Says a line `ok CASE` for each case, or `failed CASE` and why; the exit status is 1 then.
 """
 
+import ipaddress
 import os
 import random
 import subprocess
@@ -14,10 +15,12 @@ import time
 import traceback
 import zlib
 
-HERE, THERE = "10.66.0.1", "10.66.0.2"
+HERE, THERE = {4: "10.66.0.1", 6: "fd66::1"}, {4: "10.66.0.2", 6: "fd66::2"}
 SIZE, MTUS = 1 << 20, {256: 1, 512: 2, 1024: 3, 2048: 4, 4096: 5}
 WITH_IMMEDIATE, SIGNALED = 1, 1 << 8
 SEND, WRITE, READ, RECEIVE, RECEIVE_WRITE = 1, 2, 3, 8, 9
+RC, UC, UD = 1, 2, 3
+QUEUE_KEY = 0x1234567
 LOCAL_LENGTH, REMOTE_ACCESS, RETRIES_EXCEEDED = 1, 8, 10  # statuses of the engine
 LIMIT = 100
 
@@ -27,36 +30,46 @@ def run(*command):
 
 
 def set_up(modules):
-    for name in ("crc32_generic", "veth", "ib_uverbs", "rdma_rxe"):
+    for name in ("crc32_generic", "veth", "sch_netem", "ib_uverbs", "rdma_rxe"):
         subprocess.run(["modprobe", "-d", modules, name], check=False)
     run("ip", "netns", "add", "peer")
     run("ip", "link", "add", "rxe-a", "mtu", "9000", "type", "veth", "peer", "name", "rxe-b")
     run("ip", "link", "set", "rxe-b", "netns", "peer")
-    run("ip", "addr", "add", f"{HERE}/24", "dev", "rxe-a")
+    run("ip", "addr", "add", f"{HERE[4]}/24", "dev", "rxe-a")
+    run("ip", "addr", "add", f"{HERE[6]}/64", "dev", "rxe-a", "nodad")
     run("ip", "link", "set", "rxe-a", "up")
-    run("ip", "-n", "peer", "addr", "add", f"{THERE}/24", "dev", "rxe-b")
+    run("ip", "-n", "peer", "addr", "add", f"{THERE[4]}/24", "dev", "rxe-b")
+    run("ip", "-n", "peer", "addr", "add", f"{THERE[6]}/64", "dev", "rxe-b", "nodad")
     run("ip", "-n", "peer", "link", "set", "rxe-b", "mtu", "9000", "up")
     run("rdma", "link", "add", "rxe0", "type", "rxe", "netdev", "rxe-a")
 
 
-def gid_index():
-    wanted = "0000:0000:0000:0000:0000:ffff:" + "{:02x}{:02x}:{:02x}{:02x}".format(*map(int, HERE.split(".")))
+def gid(address):
+    """As rxe and libibverbs write it."""
+    number = ipaddress.ip_address(address)
+    if number.version == 4:
+        number = ipaddress.ip_address(f"::ffff:{address}")
+    return number.exploded
+
+
+def gid_index(address):
     folder = "/sys/class/infiniband/rxe0/ports/1/gids"
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
         for index in range(8):
             with open(f"{folder}/{index}", encoding="ascii") as file:
-                if file.read().strip() == wanted:
+                if file.read().strip() == gid(address):
                     return index
         time.sleep(0.1)
-    raise AssertionError("rxe does not take its address")
+    raise AssertionError(f"rxe does not take its address {address}")
 
 
 class Peer:
     """The engine's end."""
 
-    def __init__(self, program):
-        self.process = subprocess.Popen(["ip", "netns", "exec", "peer", program, THERE], stdin=subprocess.PIPE,
+    def __init__(self, program, version):
+        self.version = version
+        self.process = subprocess.Popen(["ip", "netns", "exec", "peer", program, THERE[version]], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True, bufsize=1)
 
     def ask(self, line):
@@ -72,15 +85,15 @@ class Peer:
         return int(self.ask(f"number {offset}")[0])
 
     def wait(self):
-        """Operation, status, bytes, flags, immediate of the next completion."""
+        """Operation, status, bytes, flags, immediate of the next completion; zeros: there was none."""
         return [int(word) for word in self.ask("wait")]
 
 
 class Session:
     """A queue pair of rxe, connected to one of the engine."""
 
-    def __init__(self, peer, mtu):
-        from pyverbs.addr import AHAttr, GID, GlobalRoute
+    def __init__(self, peer, mtu, service=RC):
+        from pyverbs.addr import AH, AHAttr, GID, GlobalRoute
         from pyverbs.cq import CQ
         from pyverbs.device import Context
         from pyverbs.mr import MR
@@ -88,7 +101,7 @@ class Session:
         from pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
         import pyverbs.enums as e
 
-        self.e, self.peer = e, peer
+        self.e, self.peer, self.service = e, peer, service
         self.context = Context(name="rxe0")
         self.domain = PD(self.context)
         access = (e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
@@ -96,16 +109,22 @@ class Session:
         self.memory = MR(self.domain, SIZE, access)
         self.queue = CQ(self.context, 256)
         cap = QPCap(max_send_wr=64, max_recv_wr=64, max_send_sge=1, max_recv_sge=1)
-        self.pair = QP(self.domain, QPInitAttr(qp_type=e.IBV_QPT_RC, scq=self.queue, rcq=self.queue, cap=cap,
+        self.pair = QP(self.domain, QPInitAttr(qp_type={RC: e.IBV_QPT_RC, UC: e.IBV_QPT_UC, UD: e.IBV_QPT_UD}[service], scq=self.queue, rcq=self.queue, cap=cap,
                                                sq_sig_all=1))
         attributes = QPAttr(port_num=1)
-        attributes.qp_access_flags = access
+        if service == UD:
+            attributes.qkey = QUEUE_KEY
+        else:
+            attributes.qp_access_flags = access if service == RC else access & ~e.IBV_ACCESS_REMOTE_ATOMIC
         self.pair.to_init(attributes)
         psn = random.randrange(1 << 24)
         number, their_psn, self.key, self.address = map(
-            int, peer.ask(f"connect {mtu} {self.pair.qp_num} {psn} {HERE}"))
-        route = GlobalRoute(dgid=GID("0000:0000:0000:0000:0000:ffff:0a42:0002"), sgid_index=gid_index())
-        attributes.ah_attr = AHAttr(port_num=1, is_global=1, gr=route)
+            int, peer.ask(f"connect {service} {mtu} {self.pair.qp_num} {psn} {HERE[peer.version]}"))
+        route = GlobalRoute(dgid=GID(gid(THERE[peer.version])), sgid_index=gid_index(HERE[peer.version]))
+        way = AHAttr(port_num=1, is_global=1, gr=route)
+        self.handle = AH(self.domain, attr=way) if service == UD else None
+        self.their_number = number
+        attributes.ah_attr = way
         attributes.dest_qp_num = number
         attributes.path_mtu = MTUS[mtu]
         attributes.rq_psn = their_psn
@@ -120,7 +139,7 @@ class Session:
         self.pair.to_rts(attributes)
 
     def close(self):
-        for what in (self.pair, self.queue, self.memory, self.domain, self.context):
+        for what in filter(None, (self.handle, self.pair, self.queue, self.memory, self.domain, self.context)):
             what.close()
 
     def segment(self, offset, size):
@@ -133,6 +152,8 @@ class Session:
         key = self.key if key is None else key
         if opcode in (self.e.IBV_WR_ATOMIC_FETCH_AND_ADD, self.e.IBV_WR_ATOMIC_CMP_AND_SWP):
             work.set_wr_atomic(key, self.address + remote, compare, swap)
+        elif self.service == UD:
+            work.set_wr_ud(self.handle, self.their_number, QUEUE_KEY)
         elif opcode not in (self.e.IBV_WR_SEND, self.e.IBV_WR_SEND_WITH_IMM):
             work.set_wr_rdma(key, self.address + remote)
         self.pair.post_send(work)
@@ -142,7 +163,7 @@ class Session:
         self.pair.post_recv(RecvWR(num_sge=1, sg=[self.segment(offset, size)]))
 
     def wait(self):
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + (LIMIT if self.service == RC else LIMIT / 5)
         while time.monotonic() < deadline:
             count, completions = self.queue.poll(1)
             if count:
@@ -342,9 +363,56 @@ def engine_gives_up_a_peer_that_is_gone(s):
     assert said[:2] == [WRITE, RETRIES_EXCEEDED], said
 
 
+def datagrams_of_rxe_arrive(s):
+    for size in (0, 1, 1023, 1024):
+        s.peer.ask(f"receive 100 {size + 40}")
+        expected = s.fill(0, size)
+        s.post(s.e.IBV_WR_SEND, 0, size)
+        s.done()
+        assert s.peer.wait()[:3] == [RECEIVE, 0, size + 40]
+        assert s.peer.sum(140, size) == expected, size
+
+
+def datagrams_of_the_engine_arrive(s):
+    for size in (0, 1, 1023, 1024):
+        s.peer.ask(f"fill 0 {max(size, 1)} {size + 5}")
+        s.receive(200, size + 40)
+        s.theirs("send", 0, size)
+        assert s.peer.wait()[:2] == [SEND, 0]
+        completion = s.done()
+        assert completion.byte_len == size + 40
+        assert s.sum(240, size) == s.peer.sum(0, size), size
+
+
+def unreliable_messages_of_rxe_arrive(s):
+    for size in LENGTHS[:-1]:
+        expected = s.fill(0, size)
+        s.post(s.e.IBV_WR_RDMA_WRITE, 0, size, remote=700)
+        s.done()
+        s.peer.ask(f"receive 200000 {size}")
+        s.post(s.e.IBV_WR_SEND, 0, size)
+        s.done()
+        assert s.peer.wait()[:3] == [RECEIVE, 0, size]
+        assert s.peer.sum(200000, size) == s.peer.sum(700, size) == expected, size
+
+
+def unreliable_messages_of_the_engine_arrive(s):
+    for size in LENGTHS[:-1]:
+        s.peer.ask(f"fill 0 {max(size, 1)} {size + 6}")
+        s.theirs("write", 0, size, remote=700)
+        assert s.peer.wait()[:2] == [WRITE, 0]
+        s.receive(200000, size)
+        s.theirs("send", 0, size)
+        assert s.peer.wait()[:2] == [SEND, 0]
+        assert s.done().byte_len == size
+        assert s.sum(200000, size) == s.sum(700, size) == s.peer.sum(0, size), size
+
+
 def works_on_a_bad_network(s):
-    """What the engine sends is lost, doubled and late: its requests, its answers, its acknowledgements."""
+    """What either sends is lost, doubled and late: requests, answers, acknowledgements."""
     s.peer.ask("fault 20 50 20 7")
+    run("tc", "qdisc", "add", "dev", "rxe-a", "root", "netem", "loss", "1%", "duplicate", "3%", "delay", "1ms",
+        "reorder", "98%")
     try:
         for size in (100, 9000, 100001):
             for case in (1, 2):
@@ -374,6 +442,7 @@ def works_on_a_bad_network(s):
         assert s.number(128) == 50
     finally:
         s.peer.ask("fault 0 0 0 0")
+        run("tc", "qdisc", "del", "dev", "rxe-a", "root")
 
 
 EACH_MTU = [rxe_writes, rxe_sends, rxe_reads, engine_writes, engine_sends, engine_reads]
@@ -384,28 +453,45 @@ ONCE = [rxe_writes_with_immediate, rxe_waits_for_a_receive, rxe_adds_and_swaps, 
         works_on_a_bad_network]
 CASES = {f"{case.__name__}_{mtu}": (case, mtu) for mtu in MTUS for case in EACH_MTU} | {
     case.__name__: (case, 1024) for case in ONCE}
+CASES = {name: (*case, RC, 4) for name, case in CASES.items()} | {
+    f"{case.__name__}_ipv6": (case, 1024, RC, 6) for case in EACH_MTU} | {
+    case.__name__: (case, 1024, service, 4) for case, service in (
+        (unreliable_messages_of_rxe_arrive, UC), (unreliable_messages_of_the_engine_arrive, UC),
+        (datagrams_of_rxe_arrive, UD), (datagrams_of_the_engine_arrive, UD))}
+
+
+def run_case(peer, case, mtu, service):
+    session = Session(peer, mtu, service)
+    try:
+        case(session)
+    finally:
+        session.close()
+    bad_crc, bad_answers, _, received = map(int, peer.ask("counters"))
+    assert received and (bad_crc, bad_answers) == (0, 0), (bad_crc, bad_answers)
 
 
 def main():
     modules, program = sys.argv[1:]
     random.seed(6)
     set_up(modules)
-    peer, failed = Peer(program), False
-    for name, (case, mtu) in CASES.items():
-        began = time.monotonic()
-        session = Session(peer, mtu)
-        try:
-            case(session)
-            bad_crc, bad_answers, _, received = map(int, peer.ask("counters"))
-            assert received and (bad_crc, bad_answers) == (0, 0), (bad_crc, bad_answers)
-            print(f"ok {name} {time.monotonic() - began:.2f}", flush=True)
-        except Exception:  # whatever it is, the next case tells more
-            failed = True
-            print(f"failed {name}: {traceback.format_exc()}", flush=True)
-            if peer.process.poll() is not None:
+    peers, failed = {version: Peer(program, version) for version in HERE}, False
+    for name, (case, mtu, service, version) in CASES.items():
+        peer = peers[version]
+        # A packet of UC or UD may be lost where a processor is emulated on a busy machine.
+        for _ in range(1 if service == RC else 3):
+            began = time.monotonic()
+            try:
+                run_case(peer, case, mtu, service)
+                why = None
                 break
-        session.close()
-    peer.process.stdin.close()
+            except Exception:  # whatever it is, the next case tells more
+                why = traceback.format_exc()
+        failed |= why is not None
+        print(f"failed {name}: {why}" if why else f"ok {name} {time.monotonic() - began:.2f}", flush=True)
+        if peer.process.poll() is not None:
+            break
+    for peer in peers.values():
+        peer.process.stdin.close()
     return failed
 
 
