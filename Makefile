@@ -10,7 +10,7 @@ all: build
 
 help:
 	@echo 'make          build godwit into $(BUILD)/'
-	@echo 'make demo     set up, build, and show elastic memory on a stock guest'
+	@echo 'make demo     set up, build, and show a stock guest that grows, is saved and moves'
 	@echo 'make test     set up, build, and run all tests (a part: make test PARTS="unit mini")'
 	@echo 'make bench    compare with QEMU on this machine'
 	@echo 'make fuzz     run each fuzz target for FUZZ_SECONDS (60)'
