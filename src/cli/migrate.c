@@ -21,6 +21,8 @@ static const struct cli_option options[] = {
     {"max-downtime", CLI_REQUIRED, "MS",
      "milliseconds that the guest may stand still, 1 to\n60000 (default: 300)"},
     {"bandwidth", CLI_REQUIRED, "RATE", "send at most so many bytes a second: 500M"},
+    {"share-memory", CLI_FLAG, NULL,
+     "hand memory to a process of this host (unix:), and\ncopy nothing"},
     {"auto-converge", CLI_FLAG, NULL, "slow the guest down while it writes faster than is\nsent"},
     {"tls", CLI_REQUIRED, "DIR", "encrypt, with the certificates in DIR"},
     {"tls-name", CLI_REQUIRED, "NAME",
@@ -139,6 +141,8 @@ static struct error *add_texts(const struct cli_arguments *arguments, json_t *re
 	if (cli_has(arguments, "compress"))
 		json_object_set_new(request, "compress",
 				    json_string(cli_value(arguments, "compress", NULL)));
+	if (cli_has(arguments, "share-memory"))
+		json_object_set_new(request, "share-memory", json_true());
 	if (cli_has(arguments, "auto-converge"))
 		json_object_set_new(request, "auto-converge", json_true());
 	return NULL;

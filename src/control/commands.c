@@ -59,6 +59,7 @@ const struct qmp_command control_commands[] = {
       {"channels", QMP_SIZE, true},
       {"max-downtime", QMP_SIZE, true},
       {"auto-converge", QMP_BOOLEAN, true},
+      {"share-memory", QMP_BOOLEAN, true},
       {"bandwidth", QMP_SIZE, true},
       {"tls", QMP_STRING, true},
       {"tls-name", QMP_STRING, true},

@@ -82,6 +82,7 @@ static struct error *read_options(json_t *arguments, struct machine_migrate_opti
 	options->channels = (uint32_t)MIN(channels, (uint64_t)UINT32_MAX);
 	options->downtime_ms = (uint32_t)MIN(downtime, (uint64_t)UINT32_MAX);
 	options->bandwidth = qmp_size(arguments, "bandwidth", 0);
+	options->share_memory = qmp_boolean(arguments, "share-memory", false);
 	options->auto_converge = qmp_boolean(arguments, "auto-converge", false);
 	options->tls = qmp_string(arguments, "tls", NULL);
 	options->tls_name = qmp_string(arguments, "tls-name", NULL);

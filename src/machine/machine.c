@@ -42,6 +42,8 @@ void machine_config_clear(struct machine_config *config)
 		ram_backing_options_clear(&config->elastic[i].backing);
 	for (uint32_t i = 0; i < config->device_count; i++)
 		free(config->devices[i].text);
+	for (uint32_t i = 0; i < config->adopted_count; i++)
+		close_fd(&config->adopted[i]);
 	memset(config, 0, sizeof(*config));
 }
 

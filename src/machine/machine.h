@@ -77,6 +77,12 @@ struct machine_config {
 	bool lazy;	      /* memory will be brought while the guest runs (machine_restore.h) */
 	bool incoming;	      /* the guest comes from another process (machine_incoming.h) */
 	uint32_t slots_limit; /* KVM slots to use at most; 0: what KVM allows */
+	/*
+	 * Descriptors of memory that another process has and hands over, of all --memory and then of all
+	 * --elastic; none: the machine makes its own. Taken over one by one (-1).
+	 */
+	int adopted[MACHINE_NODES_MAX + MACHINE_ELASTIC_MAX];
+	uint32_t adopted_count;
 };
 void machine_config_clear(struct machine_config *config);
 

@@ -13,12 +13,14 @@
 #include "machine/machine_private.h"
 #include "machine/machine_state.h"
 
-#define VERSION	      1
-#define STATES_MAX    4096
-#define CPUID_NUMBERS 7 /* of an entry */
+#define VERSION	       1
+#define VERSION_SHARED 2 /* memory goes along as descriptors, which who knows only 1 would miss */
+#define STATES_MAX     4096
+#define CPUID_NUMBERS  7 /* of an entry */
 
 struct machine_description {
 	json_t *root;
+	uint32_t descriptors;
 	/* In it: */
 	const json_t *configuration, *memory, *states, *cpuid;
 };
@@ -76,7 +78,8 @@ static json_t *describe_cpuid(const struct machine *machine)
 	return list;
 }
 
-struct error *machine_describe(struct machine *machine, char **text, uint32_t *count)
+struct error *machine_describe(struct machine *machine, uint32_t descriptors, char **text,
+			       uint32_t *count)
 {
 	AUTO_FREE char *folder = getcwd(NULL, 0); /* fails when it was removed */
 	json_t *config = machine_config_to_json(&machine->config), *states = json_array(), *root;
@@ -86,9 +89,12 @@ struct error *machine_describe(struct machine *machine, char **text, uint32_t *c
 		machine_config_paths_from(config, folder);
 	error = machine_state_list(machine, describe_state, states);
 	*count = (uint32_t)json_array_size(states);
-	root = json_pack("{s:i, s:o, s:o, s:o, s:o}", "version", VERSION, "configuration", config,
-			 "memory", describe_memory(machine), "states", states, "cpuid",
-			 describe_cpuid(machine));
+	root =
+	    json_pack("{s:i, s:o, s:o, s:o, s:o}", "version",
+		      descriptors ? VERSION_SHARED : VERSION, "configuration", config, "memory",
+		      describe_memory(machine), "states", states, "cpuid", describe_cpuid(machine));
+	if (root && descriptors)
+		json_object_set_new(root, "descriptors", json_integer(descriptors));
 	if (error) {
 		json_decref(root);
 		return error;
@@ -141,6 +147,17 @@ static struct error *text_of(const json_t *object, const char *list, size_t inde
 	return *text ? NULL : error_new(EBADMSG, "%s[%zu]: '%s' is not text", list, index, name);
 }
 
+static struct error *read_descriptors(struct machine_description *description)
+{
+	const json_t *count = json_object_get(description->root, "descriptors");
+
+	if (!json_is_integer(count) || json_integer_value(count) < 1 ||
+	    json_integer_value(count) > MACHINE_BLOCKS_MAX)
+		return error_new(EBADMSG, "'descriptors' is not 1 to %d", MACHINE_BLOCKS_MAX);
+	description->descriptors = (uint32_t)json_integer_value(count);
+	return NULL;
+}
+
 static struct error *read_root(struct machine_description *description, const char *text,
 			       size_t size)
 {
@@ -153,9 +170,12 @@ static struct error *read_root(struct machine_description *description, const ch
 	version = json_object_get(description->root, "version");
 	if (!json_is_integer(version))
 		return error_new(EBADMSG, "'version' is not a whole number");
-	if (json_integer_value(version) != VERSION)
-		return error_new(EBADMSG, "version %" JSON_INTEGER_FORMAT ", and %d is understood",
-				 json_integer_value(version), VERSION);
+	if (json_integer_value(version) != VERSION && json_integer_value(version) != VERSION_SHARED)
+		return error_new(EBADMSG,
+				 "version %" JSON_INTEGER_FORMAT ", and %d and %d are understood",
+				 json_integer_value(version), VERSION, VERSION_SHARED);
+	if (json_integer_value(version) == VERSION_SHARED)
+		TRY(read_descriptors(description));
 	description->configuration = json_object_get(description->root, "configuration");
 	if (!json_is_object(description->configuration))
 		return error_new(EBADMSG, "'configuration' is not an object");
@@ -176,6 +196,11 @@ struct error *machine_description_read(const char *text, size_t size,
 	TRY(error_prefix(read_root(description, text, size), "the description of the machine"));
 	*result = TAKE_PTR(description);
 	return NULL;
+}
+
+uint32_t machine_description_descriptors(const struct machine_description *description)
+{
+	return description->descriptors;
 }
 
 uint32_t machine_description_states(const struct machine_description *description)

@@ -24,8 +24,14 @@ struct machine_description;
 const char *machine_peer_text(const struct migration_message *message,
 			      char text[MACHINE_PEER_TEXT]);
 
-/* @machine's, as text, which is freed with free(). *@states: how many states there will be. */
-struct error *machine_describe(struct machine *machine, char **text, uint32_t *states) MUST_CHECK;
+/*
+ * @machine's, as text, which is freed with free(), with @descriptors of its memory going along (0: its
+ * memory is sent). *@states: how many states there will be.
+ */
+struct error *machine_describe(struct machine *machine, uint32_t descriptors, char **text,
+			       uint32_t *states) MUST_CHECK;
+/* How many descriptors of memory go along; 0: memory is sent. */
+uint32_t machine_description_descriptors(const struct machine_description *description);
 
 /* Understands @size bytes at @text, which may have gone when it returns. */
 struct error *machine_description_read(const char *text, size_t size,

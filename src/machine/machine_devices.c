@@ -190,5 +190,7 @@ struct error *machine_take_over(struct machine *machine)
 		error = virtio_device_take_over(machine->devices[i].device);
 	for (uint32_t i = 0; i < machine->device_count && error; i++)
 		virtio_device_release(machine->devices[i].device);
+	if (!error)
+		machine_memory_own(machine);
 	return error;
 }

@@ -101,6 +101,7 @@ static struct error *receive_description(struct machine_incoming *incoming)
 {
 	struct migration_message message;
 
+	migration_link_expect(incoming->link);
 	TRY(migration_link_receive(incoming->link, &message));
 	if (message.type != MIGRATION_CONFIG)
 		return error_new(EBADMSG, "the source begins with %s instead of CONFIG",
@@ -163,10 +164,33 @@ struct error *machine_incoming_accept(const struct machine_incoming_options *opt
 	return NULL;
 }
 
+/* Memory that has come along as descriptors. */
+static struct error *adopt_memory(const struct machine_incoming *incoming,
+				  struct machine_config *config)
+{
+	uint32_t expected = machine_description_descriptors(incoming->description), count;
+	int fds[TRANSPORT_PASSED_MAX];
+
+	count = migration_link_take(incoming->link, fds);
+	for (uint32_t i = 0; i < count; i++) {
+		if (count == expected && count <= ARRAY_SIZE(config->adopted))
+			config->adopted[config->adopted_count++] = fds[i];
+		else
+			close(fds[i]);
+	}
+	return count == expected
+		   ? NULL
+		   : error_new(EBADMSG,
+			       "%u descriptors of memory have come along, and %u were to: nobody "
+			       "may pass the connection on",
+			       count, expected);
+}
+
 struct error *machine_incoming_config(const struct machine_incoming *incoming,
 				      struct machine_config *config)
 {
 	TRY(machine_description_config(incoming->description, config));
+	TRY(adopt_memory(incoming, config));
 	config->incoming = true;
 	return NULL;
 }

@@ -14,6 +14,56 @@
 #include "base/size.h"
 #include "machine/machine_private.h"
 
+/* --- Blocks ------------------------------------------------------------------------------------ */
+
+/* Block @number of all: a new one, or that of another process. */
+static struct error *make_block(struct machine *machine, uint32_t number, const char *name,
+				const struct ram_backing_options *backing, uint64_t size,
+				struct ram_block **block)
+{
+	struct machine_config *config = &machine->config;
+
+	if (!config->adopted_count)
+		return ram_block_create(name, backing, size, block);
+	if (config->adopted_count != config->memory_count + config->elastic_count)
+		return error_new(EBADMSG,
+				 "%u descriptors of memory have come along, and the machine has %u "
+				 "blocks",
+				 config->adopted_count,
+				 config->memory_count + config->elastic_count);
+	return ram_block_adopt(name, backing, size, TAKE_FD(config->adopted[number]), block);
+}
+
+static struct ram_block *block_at(const struct machine *machine, uint32_t number)
+{
+	uint32_t boot = machine->config.memory_count;
+
+	if (number < boot)
+		return machine->memory[number];
+	return number - boot < machine->config.elastic_count ? machine->elastic[number - boot].block
+							     : NULL;
+}
+
+struct error *machine_memory_share(const struct machine *machine, int fds[MACHINE_BLOCKS_MAX],
+				   uint32_t *count)
+{
+	const struct ram_block *block;
+
+	for (*count = 0; (block = block_at(machine, *count)); (*count)++) {
+		TRY(ram_block_check_shareable(block));
+		fds[*count] = block->fd;
+	}
+	return NULL;
+}
+
+void machine_memory_own(const struct machine *machine)
+{
+	struct ram_block *block;
+
+	for (uint32_t i = 0; (block = block_at(machine, i)); i++)
+		ram_block_own(block);
+}
+
 /* --- Boot memory ------------------------------------------------------------------------------ */
 
 static struct error *create_boot_memory(struct machine *machine)
@@ -26,7 +76,8 @@ static struct error *create_boot_memory(struct machine *machine)
 		char name[32];
 
 		snprintf(name, sizeof(name), "memory%u", i);
-		error = ram_block_create(name, &memory->backing, memory->size, &machine->memory[i]);
+		error = make_block(machine, i, name, &memory->backing, memory->size,
+				   &machine->memory[i]);
 		if (error)
 			return error_prefix(error, "--memory");
 		if (machine->config.lazy)
@@ -67,8 +118,8 @@ static struct error *create_elastic_memory(struct machine *machine)
 		struct error *error;
 
 		state->machine = machine;
-		error = ram_block_create(elastic->id, &elastic->backing, elastic->maximum,
-					 &state->block);
+		error = make_block(machine, machine->config.memory_count + i, elastic->id,
+				   &elastic->backing, elastic->maximum, &state->block);
 		if (!error && machine->config.lazy)
 			ram_block_set_reserving(state->block);
 		if (!error)

@@ -143,6 +143,8 @@ static void linger(struct machine_migrate *migrate)
 
 struct describing {
 	struct machine_migrate *migrate;
+	int fds[MACHINE_BLOCKS_MAX]; /* of memory that goes along */
+	uint32_t fd_count;
 	char *text;
 	struct error *error;
 };
@@ -150,9 +152,14 @@ struct describing {
 static void describe(void *context)
 {
 	struct describing *describing = context;
+	struct machine_migrate *migrate = describing->migrate;
 
-	describing->error = machine_describe(describing->migrate->machine, &describing->text,
-					     &describing->migrate->state_count);
+	if (migrate->options.share_memory)
+		describing->error =
+		    machine_memory_share(migrate->machine, describing->fds, &describing->fd_count);
+	if (!describing->error)
+		describing->error = machine_describe(migrate->machine, describing->fd_count,
+						     &describing->text, &migrate->state_count);
 }
 
 static struct error *cancelled(void)
@@ -164,7 +171,7 @@ static struct error *send_description(struct machine_migrate *migrate)
 {
 	struct describing describing = {.migrate = migrate};
 	struct migration_message message = {.type = MIGRATION_CONFIG};
-	struct error *error;
+	struct error *error = NULL;
 
 	if (!main_call(&migrate->calls, describe, &describing))
 		return cancelled();
@@ -173,7 +180,10 @@ static struct error *send_description(struct machine_migrate *migrate)
 	migrate->state_count++; /* machine_migrate_copy.c adds one of its own */
 	message.text = describing.text;
 	message.size = strlen(describing.text);
-	error = migration_link_send(migrate->link, &message);
+	if (describing.fd_count)
+		error = migration_link_attach(migrate->link, describing.fds, describing.fd_count);
+	if (!error)
+		error = migration_link_send(migrate->link, &message);
 	free(describing.text);
 	return error;
 }
@@ -521,6 +531,25 @@ static struct error *copy_options(struct machine_migrate *migrate,
 	return migrate->options.address ? NULL : error_system(ENOMEM, "a migration");
 }
 
+/* What concerns memory that is sent means nothing where none is. */
+static struct error *check_shared(const struct machine *machine,
+				  const struct machine_migrate_options *options)
+{
+	const char *useless = options->zstd	       ? "compress"
+			      : options->bandwidth     ? "bandwidth"
+			      : options->auto_converge ? "auto-converge"
+			      : options->tls	       ? "tls"
+						       : NULL;
+	int fds[MACHINE_BLOCKS_MAX];
+	uint32_t count;
+
+	if (useless)
+		return error_usage("%s: no memory is sent with share-memory, and nothing leaves "
+				   "this host: leave it out",
+				   useless);
+	return machine_memory_share(machine, fds, &count);
+}
+
 static struct error *check_start(const struct machine *machine,
 				 const struct machine_migrate_options *options)
 {
@@ -534,6 +563,8 @@ static struct error *check_start(const struct machine *machine,
 	if (machine->saving)
 		return error_new(EBUSY, "a save is under way: wait for it or cancel its job");
 	TRY(machine_check_movable(machine));
+	if (options->share_memory)
+		TRY(check_shared(machine, options));
 	if (options->channels < 1 || options->channels > WIRE_CHANNELS_MAX)
 		return error_usage("channels: %u is not 1 to %d", options->channels,
 				   WIRE_CHANNELS_MAX);

@@ -31,6 +31,7 @@ struct machine_migrate_options {
 	uint32_t channels;    /* data connections, 1 to WIRE_CHANNELS_MAX */
 	uint32_t downtime_ms; /* that the guest may stand still */
 	uint64_t bandwidth;   /* bytes a second; 0: no limit */
+	bool share_memory;    /* hand memory to a process on this host by descriptor */
 	bool auto_converge;   /* slow a guest down that writes too fast */
 	const char *tls;      /* a folder with certificates, or NULL */
 	const char *tls_name; /* what the destination's is for; NULL: the host of a tcp: address */

@@ -70,7 +70,9 @@ static struct error *collect_block(struct machine_migrate *migrate, uint32_t ind
 	const struct migrate_block *block = &migrate->blocks[index];
 	bool changed = !migrate->collected;
 
-	TRY(dirty_log_collect(log, block->block, migrate->pending[index]));
+	/* Of memory that the destination has already only what is plugged is to be told. */
+	if (!migrate->options.share_memory)
+		TRY(dirty_log_collect(log, block->block, migrate->pending[index]));
 	if (block->region) {
 		look_at_plugged(migrate, index, &changed);
 		if (changed)
@@ -269,6 +271,8 @@ void migrate_copy_slow_no_more(struct machine_migrate *migrate)
 
 struct error *migrate_copy_run(struct machine_migrate *migrate)
 {
+	if (migrate->options.share_memory)
+		return NULL;
 	TRY(dirty_log_start(memory_map_dirty_log(migrate->machine->map)));
 	return precopy_run(&migrate->precopy);
 }

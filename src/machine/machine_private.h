@@ -112,6 +112,15 @@ struct machine {
 struct error *machine_memory_create(struct machine *machine) MUST_CHECK;
 /* Creates the elastic (virtio-mem) devices and plugs them in. */
 struct error *machine_memory_plug_elastic(struct machine *machine) MUST_CHECK;
+/*
+ * The descriptors of all blocks, as machine_config.adopted has them, for another process; they stay the
+ * machine's. An error names a block that cannot be handed over.
+ */
+#define MACHINE_BLOCKS_MAX (MACHINE_NODES_MAX + MACHINE_ELASTIC_MAX)
+struct error *machine_memory_share(const struct machine *machine, int fds[MACHINE_BLOCKS_MAX],
+				   uint32_t *count) MUST_CHECK;
+/* The process that had the memory does not go on with it. */
+void machine_memory_own(const struct machine *machine);
 /* Once the devices are gone. */
 void machine_memory_destroy(struct machine *machine);
 /* Sends the events for what happened to elastic devices. */

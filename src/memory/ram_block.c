@@ -258,14 +258,16 @@ struct error *ram_block_dress(const struct ram_block *block, uint64_t offset, ui
 	return bind_range(block, offset, size);
 }
 
-struct error *ram_block_create(const char *name, const struct ram_backing_options *options,
+/* A block without memory yet. */
+static struct error *new_block(const char *name, const struct ram_backing_options *options,
 			       uint64_t size, struct ram_block **result)
 {
-	AUTO_RAM_BLOCK struct ram_block *block = calloc(1, sizeof(*block));
+	struct ram_block *block = calloc(1, sizeof(*block));
 	char page[SIZE_TEXT_MAX];
 
 	if (!block)
 		return error_system(ENOMEM, "memory '%s'", name);
+	*result = block;
 	block->fd = -1;
 	pthread_rwlock_init(&block->watchers_lock, NULL);
 	snprintf(block->name, sizeof(block->name), "%s", name);
@@ -276,6 +278,15 @@ struct error *ram_block_create(const char *name, const struct ram_backing_option
 	if (!size || !is_aligned(size, block->page_size))
 		return error_usage("the size of memory '%s' is not a multiple of its page size, %s",
 				   name, size_format(block->page_size, page));
+	return NULL;
+}
+
+struct error *ram_block_create(const char *name, const struct ram_backing_options *options,
+			       uint64_t size, struct ram_block **result)
+{
+	AUTO_RAM_BLOCK struct ram_block *block = NULL;
+
+	TRY(new_block(name, options, size, &block));
 	if (options->backing == RAM_BACKING_FILE)
 		TRY(open_file(block));
 	else if (options->backing != RAM_BACKING_ANON)
@@ -283,6 +294,75 @@ struct error *ram_block_create(const char *name, const struct ram_backing_option
 	TRY(map_block(block));
 	TRY(bind_range(block, 0, block->size));
 	*result = TAKE_PTR(block);
+	return NULL;
+}
+
+/* --- Handing over ------------------------------------------------------------------------------ */
+
+/* What another process says to be memory must be it: touching a hole behind its end would kill us. */
+static struct error *check_adopted(const struct ram_block *block)
+{
+	struct statfs system;
+	struct stat info;
+	int flags = fcntl(block->fd, F_GETFL);
+
+	if (flags < 0 || fstat(block->fd, &info) < 0 || fstatfs(block->fd, &system) < 0)
+		return error_system(errno, "memory '%s'", block->name);
+	if (!S_ISREG(info.st_mode) || (flags & O_ACCMODE) != O_RDWR)
+		return error_new(EINVAL, "memory '%s': what was handed over is not memory",
+				 block->name);
+	if ((uint64_t)info.st_size != block->size)
+		return error_new(EINVAL,
+				 "memory '%s': what was handed over has %" PRIu64
+				 " bytes instead of %" PRIu64,
+				 block->name, (uint64_t)info.st_size, block->size);
+	if ((system.f_type == HUGETLBFS_MAGIC ? (uint64_t)system.f_bsize : BASE_PAGE_SIZE) !=
+	    block->page_size)
+		return error_new(EINVAL, "memory '%s': what was handed over has other pages",
+				 block->name);
+	return NULL;
+}
+
+struct error *ram_block_adopt(const char *name, const struct ram_backing_options *options,
+			      uint64_t size, int fd, struct ram_block **result)
+{
+	AUTO_RAM_BLOCK struct ram_block *block = NULL;
+	AUTO_CLOSE int own = fd;
+
+	TRY(new_block(name, options, size, &block));
+	TRY(ram_block_check_shareable(block));
+	block->fd = TAKE_FD(own);
+	block->borrowed = true;
+	TRY(check_adopted(block));
+	TRY(map_block(block));
+	TRY(bind_range(block, 0, block->size));
+	*result = TAKE_PTR(block);
+	return NULL;
+}
+
+static bool is_borrowed(const struct ram_block *block)
+{
+	return __atomic_load_n(&block->borrowed, __ATOMIC_RELAXED);
+}
+
+void ram_block_own(struct ram_block *block)
+{
+	__atomic_store_n(&block->borrowed, false, __ATOMIC_RELAXED);
+}
+
+struct error *ram_block_check_shareable(const struct ram_block *block)
+{
+	if (block->clone)
+		return error_new(
+		    ENOTSUP,
+		    "memory '%s' is a clone's, which shares pages of a file: it cannot "
+		    "be handed to another process",
+		    block->name);
+	if (block->options.backing == RAM_BACKING_ANON)
+		return error_new(ENOTSUP,
+				 "memory '%s' is anonymous, which cannot be handed to another "
+				 "process: memfd can",
+				 block->name);
 	return NULL;
 }
 
@@ -378,7 +458,7 @@ int ram_block_commit(struct ram_block *block, uint64_t offset, uint64_t size)
 {
 	int failure;
 
-	if (!commits(block))
+	if (!commits(block) || is_borrowed(block))
 		return 0;
 	failure = take_pages(block, offset, size);
 	if (!failure)
@@ -423,6 +503,8 @@ static void tell_watchers(struct ram_block *block, uint64_t offset, uint64_t siz
 
 int ram_block_discard(struct ram_block *block, uint64_t offset, uint64_t size)
 {
+	if (is_borrowed(block))
+		return -EBUSY;
 	tell_watchers(block, offset, size);
 	/* A hole gives back the reservations of pages that were taken, not of others: take them all. */
 	if (is_reserving(block) && is_huge(block) &&

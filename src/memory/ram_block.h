@@ -51,6 +51,7 @@ struct ram_block {
 	uint64_t page_size; /* bytes */
 	int fd;		    /* -1 for anonymous memory */
 	bool reserving;	    /* ram_block_set_reserving; atomic */
+	bool borrowed;	    /* ram_block_adopt, not ram_block_own; atomic */
 	bool small;	    /* ram_block_set_granule: no transparent huge pages */
 	struct ram_clone
 	    *clone; /* anonymous memory that shares pages of a file, or NULL (ram_clone.h) */
@@ -80,6 +81,18 @@ uint64_t ram_backing_page_size(const struct ram_backing_options *backing);
  */
 struct error *ram_block_create(const char *name, const struct ram_backing_options *options,
 			       uint64_t size, struct ram_block **block) MUST_CHECK;
+/*
+ * A block of memory that another process has, behind @fd, which it takes over, also on error: memory of
+ * the same backing and size, shared and not a copy. Until ram_block_own that process may go on with it:
+ * commit takes what is there for granted, and nothing is given back. Refused for anonymous memory, and
+ * for a descriptor of anything else than such memory.
+ */
+struct error *ram_block_adopt(const char *name, const struct ram_backing_options *options,
+			      uint64_t size, int fd, struct ram_block **block) MUST_CHECK;
+/* The memory is this process's alone. Any thread. */
+void ram_block_own(struct ram_block *block);
+/* NULL if @block can be handed to another process, or why not. */
+struct error *ram_block_check_shareable(const struct ram_block *block) MUST_CHECK;
 void ram_block_destroy(struct ram_block *block);
 DEFINE_CLEANUP(ram_block, struct ram_block *, ram_block_destroy)
 #define AUTO_RAM_BLOCK AUTO(cleanup_ram_block)

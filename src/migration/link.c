@@ -246,6 +246,21 @@ struct error *migration_link_send(struct migration_link *link,
 	return send_parts(link, parts, count);
 }
 
+struct error *migration_link_attach(struct migration_link *link, const int *fds, uint32_t count)
+{
+	return transport_attach(link->main, fds, count);
+}
+
+void migration_link_expect(struct migration_link *link)
+{
+	transport_expect(link->main);
+}
+
+uint32_t migration_link_take(struct migration_link *link, int fds[TRANSPORT_PASSED_MAX])
+{
+	return transport_take(link->main, fds);
+}
+
 struct error *migration_link_send_type(struct migration_link *link,
 				       enum migration_message_type type)
 {

@@ -88,6 +88,11 @@ struct transport *migration_link_data(const struct migration_link *link, uint32_
 /* Sends @message, whole. A type that this side may not send is our mistake. */
 struct error *migration_link_send(struct migration_link *link,
 				  const struct migration_message *message) MUST_CHECK;
+/* Descriptors that go along with messages: transport_attach, _expect and _take of the main connection. */
+struct error *migration_link_attach(struct migration_link *link, const int *fds,
+				    uint32_t count) MUST_CHECK;
+void migration_link_expect(struct migration_link *link);
+uint32_t migration_link_take(struct migration_link *link, int fds[TRANSPORT_PASSED_MAX]);
 /* A message without more than its type. */
 struct error *migration_link_send_type(struct migration_link *link,
 				       enum migration_message_type type) MUST_CHECK;

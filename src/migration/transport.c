@@ -19,6 +19,7 @@
 #include <sys/time.h>
 
 #include "base/checked.h"
+#include "migration/transport_passing.h"
 #include "migration/transport_private.h"
 
 #define TLS_RECORD 16384 /* bytes of content that fill one */
@@ -36,8 +37,9 @@ struct transport {
 	struct tls_session *tls;
 	uint8_t *staging; /* TLS: a record being put together from small parts */
 	struct child *child;
-	int timeout_ms; /* -1: none */
-	bool cancelled; /* atomic */
+	struct transport_passing *passing; /* NULL: no descriptors go along */
+	int timeout_ms;			   /* -1: none */
+	bool cancelled;			   /* atomic */
 };
 
 const char *transport_name(const struct transport *transport)
@@ -59,6 +61,7 @@ void transport_close(struct transport *transport)
 	tls_session_free(transport->tls);
 	close_fd(&transport->fd);
 	child_end(transport->child);
+	transport_passing_free(transport->passing);
 	free(transport->staging);
 	free(transport->name);
 	free(transport);
@@ -171,6 +174,43 @@ void transport_cancel(struct transport *transport)
 {
 	__atomic_store_n(&transport->cancelled, true, __ATOMIC_RELEASE);
 	shutdown(transport->fd, SHUT_RDWR);
+}
+
+/* --- Descriptors ------------------------------------------------------------------------------- */
+
+/* Before anybody sends or receives what they go along with. */
+static struct error *start_passing(struct transport *transport)
+{
+	struct sockaddr_storage own;
+	socklen_t size = sizeof(own);
+
+	if (getsockname(transport->fd, (struct sockaddr *)&own, &size) < 0)
+		return error_system(errno, "%s", transport->name);
+	if (own.ss_family != AF_UNIX || transport->tls)
+		return error_new(EOPNOTSUPP,
+				 "%s: descriptors go along with UNIX sockets without TLS only",
+				 transport->name);
+	if (!transport->passing)
+		transport->passing = transport_passing_create();
+	return transport->passing ? NULL : error_system(ENOMEM, "%s", transport->name);
+}
+
+struct error *transport_attach(struct transport *transport, const int *fds, uint32_t count)
+{
+	TRY(start_passing(transport));
+	transport_passing_attach(transport->passing, fds, count);
+	return NULL;
+}
+
+void transport_expect(struct transport *transport)
+{
+	/* Elsewhere none can come. */
+	error_free(start_passing(transport));
+}
+
+uint32_t transport_take(struct transport *transport, int fds[TRANSPORT_PASSED_MAX])
+{
+	return transport->passing ? transport_passing_take(transport->passing, fds) : 0;
 }
 
 /* --- Waiting and failing ----------------------------------------------------------------------- */
@@ -336,12 +376,18 @@ struct error *transport_send(struct transport *transport, struct iovec *parts, s
 	while (count) {
 		struct msghdr message = {.msg_iov = parts,
 					 .msg_iovlen = MIN(count, (size_t)IOV_MAX)};
-		ssize_t sent = sendmsg(transport->fd, &message, MSG_NOSIGNAL);
+		ssize_t sent;
 
-		if (sent < 0)
+		if (transport->passing)
+			transport_passing_put(transport->passing, &message);
+		sent = sendmsg(transport->fd, &message, MSG_NOSIGNAL);
+		if (sent < 0) {
 			TRY(failed(transport, errno));
-		else
-			advance(&parts, &count, (size_t)sent);
+			continue;
+		}
+		if (transport->passing)
+			transport_passing_sent(transport->passing);
+		advance(&parts, &count, (size_t)sent);
 	}
 	return NULL;
 }
@@ -350,12 +396,18 @@ static struct error *receive_some(struct transport *transport, struct iovec *par
 				  bool whole, size_t *got)
 {
 	struct msghdr message = {.msg_iov = parts, .msg_iovlen = MIN(count, (size_t)IOV_MAX)};
+	int flags = (whole ? MSG_WAITALL : 0) | MSG_CMSG_CLOEXEC;
 	ssize_t result;
 
 	if (transport->tls)
 		return receive_tls(transport, parts->iov_base, parts->iov_len, got);
-	while ((result = recvmsg(transport->fd, &message, whole ? MSG_WAITALL : 0)) < 0)
+	if (transport->passing)
+		transport_passing_room(transport->passing, &message);
+	while ((result = recvmsg(transport->fd, &message, flags)) < 0)
 		TRY(failed(transport, errno));
+	if (transport->passing)
+		TRY(error_prefix(transport_passing_get(transport->passing, &message), "%s",
+				 transport->name));
 	*got = (size_t)result;
 	return result ? NULL : check_cancelled(transport);
 }

@@ -106,6 +106,19 @@ struct error *transport_receive(struct transport *transport, struct iovec *parts
 /* As much as is there without waiting, perhaps nothing (*@got is 0); the end is an error here. */
 struct error *transport_try_receive(struct transport *transport, void *bytes, size_t size,
 				    size_t *got) MUST_CHECK;
+
+/*
+ * Descriptors that go along, on UNIX sockets without TLS. The next transport_send sends @count of
+ * @fds, at most TRANSPORT_PASSED_MAX, with its first byte; they stay the caller's, and open until then.
+ */
+#define TRANSPORT_PASSED_MAX 128
+struct error *transport_attach(struct transport *transport, const int *fds,
+			       uint32_t count) MUST_CHECK;
+/* From now on descriptors that come along are kept for transport_take; else they are closed. */
+void transport_expect(struct transport *transport);
+/* Those that have come, in their order, into @fds, which become the caller's; how many. */
+uint32_t transport_take(struct transport *transport, int fds[TRANSPORT_PASSED_MAX]);
+
 /* Makes all of these fail from now on, also those that wait. */
 void transport_cancel(struct transport *transport);
 

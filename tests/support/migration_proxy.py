@@ -5,6 +5,7 @@ The main connection, which is the first one, is read frame by frame (docs/migrat
 front of or behind a certain message; data connections are passed on as they are.
 """
 
+import os
 import socket
 import struct
 import threading
@@ -15,14 +16,27 @@ TYPES = ["", "CONFIG", "ACCEPT", "REFUSE", "ROUND_END", "STATE_CREDIT", "SWITCH_
 HELLO, ANSWER = 40, 16
 
 
-def exactly(connection, size):
+def exactly(connection, size, passed=None):
+    """So many bytes; descriptors that come along are added to `passed`."""
     data = b""
     while len(data) < size:
-        more = connection.recv(size - len(data))
+        if passed is None:
+            more = connection.recv(size - len(data))
+        else:
+            more, fds, _, _ = socket.recv_fds(connection, size - len(data), 128)
+            passed += fds
         if not more:
             raise ConnectionError
         data += more
     return data
+
+
+def send_all(connection, data, passed):
+    if passed:
+        data = data[socket.send_fds(connection, [data], passed):]
+    connection.sendall(data)
+    while passed:
+        os.close(passed.pop())
 
 
 class Proxy:
@@ -33,6 +47,8 @@ class Proxy:
     `alter(name, body)` returns what a message becomes. `data_limit`: data connections break after so many bytes. `broken` is called when that has happened, before the
     ends can see it.
     """
+
+    passes = True  # descriptors that go along with messages
 
     def __init__(self, path, target, breaks=lambda name, count: None, data_limit=None, broken=lambda: None,
                  alter=lambda name, body: body):
@@ -100,16 +116,20 @@ class Proxy:
         try:
             go.sendall(exactly(come, begin))
             while True:
-                head = exactly(come, 8)
+                passed = []
+                head = exactly(come, 8, passed)
                 kind, _, length = struct.unpack("<HHI", head)
-                body = exactly(come, length)
+                body = exactly(come, length, passed)
+                if not self.passes:
+                    while passed:
+                        os.close(passed.pop())
                 name = TYPES[kind]
                 where = self.breaks(name, self.seen.count(name))
                 self.seen.append(name)
                 if where == "before":
                     return self.cut()
                 body = self.alter(name, body)
-                go.sendall(struct.pack("<HHI", kind, 0, len(body)) + body)
+                send_all(go, struct.pack("<HHI", kind, 0, len(body)) + body, passed)
                 if where == "after":
                     time.sleep(0.2)  # what is on its way arrives
                     return self.cut()

@@ -196,6 +196,68 @@ static void a_file_in_use_is_refused(void **state)
 	unlink(path);
 }
 
+static const struct ram_backing_options plain = {.backing = RAM_BACKING_MEMFD, .host_node = -1};
+
+static void adopted_memory_is_the_same(void **state)
+{
+	AUTO_RAM_BLOCK struct ram_block *block = NULL, *other = NULL;
+
+	assert_no_error(ram_block_create("x", &plain, MIB(4), &block));
+	strcpy((char *)block->host + MIB(3), "before");
+	assert_no_error(ram_block_adopt("x", &plain, MIB(4), dup(block->fd), &other));
+	assert_string_equal((char *)other->host + MIB(3), "before");
+	strcpy((char *)other->host, "after");
+	assert_string_equal((char *)block->host, "after");
+}
+
+/* The process that has it may go on with it: no failure here may take anything from it. */
+static void borrowed_memory_is_not_given_back(void **state)
+{
+	struct ram_backing_options options = plain;
+	AUTO_RAM_BLOCK struct ram_block *block = NULL, *other = NULL;
+
+	options.prealloc = true;
+	assert_no_error(ram_block_create("x", &options, MIB(4), &block));
+	strcpy((char *)block->host, "kept");
+	assert_no_error(ram_block_adopt("x", &options, MIB(4), dup(block->fd), &other));
+	assert_int_equal(ram_block_commit(other, 0, MIB(4)), 0);
+	assert_int_equal(ram_block_resident(block), 4096);
+	assert_int_equal(ram_block_discard(other, 0, MIB(4)), -EBUSY);
+	assert_string_equal((char *)block->host, "kept");
+	ram_block_own(other);
+	assert_int_equal(ram_block_commit(other, 0, MIB(2)), 0);
+	assert_int_equal(ram_block_resident(other), MIB(2));
+	assert_int_equal(ram_block_discard(other, 0, MIB(4)), 0);
+	assert_int_equal(block->host[0], 0);
+}
+
+static void what_is_not_such_memory_is_not_adopted(void **state)
+{
+	struct ram_backing_options anonymous = {.backing = RAM_BACKING_ANON, .host_node = -1};
+	struct ram_backing_options huge = {.backing = RAM_BACKING_HUGETLB, .host_node = -1};
+	AUTO_RAM_BLOCK struct ram_block *block = NULL, *private = NULL, *other = NULL;
+	char path[64];
+	int ends[2];
+
+	assert_no_error(ram_block_create("x", &plain, MIB(4), &block));
+	assert_no_error(ram_block_create("y", &anonymous, MIB(4), &private));
+	assert_error_with(ram_block_check_shareable(private), "memory 'y' is anonymous");
+	assert_no_error(ram_block_check_shareable(block));
+	assert_error_with(ram_block_adopt("x", &anonymous, MIB(4), dup(block->fd), &other),
+			  "memory 'x' is anonymous");
+	assert_error_with(ram_block_adopt("x", &plain, MIB(8), dup(block->fd), &other),
+			  "has 4194304 bytes instead of 8388608");
+	assert_error_with(ram_block_adopt("x", &huge, MIB(4), dup(block->fd), &other),
+			  "has other pages");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", block->fd);
+	assert_error_with(ram_block_adopt("x", &plain, MIB(4), open(path, O_RDONLY), &other),
+			  "is not memory");
+	assert_int_equal(pipe(ends), 0);
+	assert_error_with(ram_block_adopt("x", &plain, MIB(4), ends[0], &other), "is not memory");
+	assert_int_equal(fcntl(ends[0], F_GETFD), -1); /* taken over */
+	close(ends[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -208,6 +270,9 @@ int main(void)
 	    cmocka_unit_test(a_dry_pool_of_huge_pages_refuses_to_commit),
 	    cmocka_unit_test(a_file_of_another_size_is_refused),
 	    cmocka_unit_test(a_file_in_use_is_refused),
+	    cmocka_unit_test(adopted_memory_is_the_same),
+	    cmocka_unit_test(borrowed_memory_is_not_given_back),
+	    cmocka_unit_test(what_is_not_such_memory_is_not_adopted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
