@@ -37,6 +37,7 @@ struct blk_ring {
 	struct event_source *source;
 	struct event_timer *retry; /* when the kernel had no memory for a submission */
 	unsigned int in_flight;	   /* prepared and not completed */
+	bool submitting;	   /* completions are taken by blk_ring_submit */
 	const struct blk_ring_handler *handler;
 	void *context;
 };
@@ -64,7 +65,7 @@ void blk_ring_sync(struct blk_ring *ring, void *operation);
 /* @mode: FALLOC_FL_*. */
 void blk_ring_fallocate(struct blk_ring *ring, void *operation, int mode, uint64_t offset,
 			uint64_t size);
-/* Hands what is prepared to the kernel. */
+/* Hands what is prepared to the kernel, and completes what is done at once. */
 void blk_ring_submit(struct blk_ring *ring);
 /* Submits, then completes operations (in batches as always) until none is in flight. */
 void blk_ring_drain(struct blk_ring *ring);
