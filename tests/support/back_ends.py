@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""vhost-user back-ends of others, as tests start, kill and start them again."""
+"""vhost-user back-ends, of others and our own, as tests start, kill and start them again."""
 
 import shutil
 import subprocess
@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from .vm import BUILD
 
 LIMIT = 60
 
@@ -58,6 +60,12 @@ def storage_daemon(folder, disk, queues=1, program="qemu-storage-daemon"):
     return BackEnd(path, [program, "--blockdev", f"driver=file,node-name=file,filename={disk}",
                           "--export", f"type=vhost-user-blk,id=export,addr.type=unix,addr.path={path},node-name=file,"
                                       f"writable=on,num-queues={queues}"])
+
+
+def godwit_blk(folder, image, *arguments):
+    """The disk `image` of our own back-end."""
+    path = Path(folder) / "disk.socket"
+    return BackEnd(path, [BUILD / "src/blk_back_end/godwit-blk", "--file", image, "--socket", path, *arguments])
 
 
 def shared_folder(folder, shared, sandbox="chroot"):
