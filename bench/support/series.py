@@ -27,7 +27,7 @@ class Series:
         return statistics.median(self.values)
 
     def as_json(self):
-        return {"median": self.median, "values": self.values}
+        return {"median": self.median if self.values else None, "values": self.values}
 
 
 class Pair:
@@ -40,6 +40,8 @@ class Pair:
     @property
     def ratio(self):
         """How much less godwit needs, or how much more it reaches: above 1 it is ahead. None: nothing to divide by."""
+        if not self.sides[1].values:
+            return None
         ours, theirs = (side.median for side in self.sides)
         if self.more:
             ours, theirs = theirs, ours

@@ -8,6 +8,7 @@ from bench.support.series import Pair, Series
 UNITS = {"s": lambda value: f"{value:.2f} s",
          "ms": lambda value: f"{value * 1000:,.0f} ms",
          "cpu": lambda value: f"{value:.3f} s",
+         "µs": lambda value: f"{value:,.1f} µs",
          "MiB/s": lambda value: f"{value:,.0f} MiB/s",
          "MiB": lambda value: f"{value / (1 << 20):,.1f} MiB",
          "": lambda value: f"{value:,.0f}"}
@@ -27,6 +28,10 @@ class Table:
     def add_counts(self, what, counts, key, unit=""):
         """A row of what was counted once: @counts has a dictionary of each side."""
         return self.add(what, unit, Pair(Series(counts[0][key]), Series(counts[1][key])))
+
+    def add_alone(self, what, unit, series):
+        """A row that only godwit has."""
+        return self.add(what, unit, Pair(series, Series()))
 
     def cells(self):
         yield (self.title, "godwit", self.other, "ratio")
@@ -70,6 +75,8 @@ def cells_of(what, unit, pair):
 
 def show(series, unit):
     """The median, and the least and the most where there were several and they differ."""
+    if not series.values:
+        return "–"
     text = UNITS[unit](series.median)
     low, high = (UNITS[unit](bound(series.values)).split()[0] for bound in (min, max))
     return f"{text} ({low}–{high})" if low != high else text

@@ -139,11 +139,14 @@ static inline void front_begin_session(struct front *front)
 
 	front_connect(front);
 	assert_no_error(vhost_user_front_end_set_features(front->front, front->features));
-	if (front->inflight_fd < 0)
-		assert_no_error(vhost_user_front_end_get_inflight(
-		    front->front, queues, RING_SIZE, &front->inflight, &front->inflight_fd));
-	assert_no_error(
-	    vhost_user_front_end_set_inflight(front->front, &front->inflight, front->inflight_fd));
+	if (vhost_user_front_end_protocol(front->front) & VHOST_USER_PROTOCOL_INFLIGHT_SHMFD) {
+		if (front->inflight_fd < 0)
+			assert_no_error(vhost_user_front_end_get_inflight(
+			    front->front, queues, RING_SIZE, &front->inflight,
+			    &front->inflight_fd));
+		assert_no_error(vhost_user_front_end_set_inflight(front->front, &front->inflight,
+								  front->inflight_fd));
+	}
 	assert_no_error(vhost_user_front_end_begin_memory(front->front, front->memory));
 }
 
