@@ -52,6 +52,21 @@ static struct error *find_device(struct machine_config *config, const char *sour
 	return error_usage("--%s: %s has %u of them, and this is one more", kind, source, count);
 }
 
+/* The state of a device fits one of the same kind only. */
+static struct error *check_back_end(const char *kind, const char *old, const char *text)
+{
+	if (vhost_user_device_wanted(text) && !vhost_user_device_wanted(old))
+		return error_usage("--%s: %s is the device of a back-end, which cannot take over "
+				   "the state of another one: give what it was saved with, or a "
+				   "copy",
+				   kind, text);
+	if (!vhost_user_device_wanted(text) && vhost_user_device_wanted(old))
+		return error_usage("--%s: %s cannot take over the state of a back-end's device: "
+				   "give vhost-user:SOCKET",
+				   kind, text);
+	return NULL;
+}
+
 /* The new text keeps the old id, which is part of what the guest's state hangs on. */
 static struct error *replace_device(struct machine_config *config, const char *source,
 				    const char *kind, uint32_t index, const char *text)
@@ -60,13 +75,9 @@ static struct error *replace_device(struct machine_config *config, const char *s
 	AUTO_FREE char *whole = NULL;
 	char id[64], old[64];
 
-	if (vhost_user_device_wanted(text))
-		return error_usage("--%s: %s is the device of a back-end, which cannot take over "
-				   "the state of another one: give what it was saved with, or a "
-				   "copy",
-				   kind, text);
 	TRY(error_prefix(id_of(text, id, sizeof(id)), "--%s", kind));
 	TRY(find_device(config, source, kind, index, id, &device));
+	TRY(check_back_end(kind, device->text, text));
 	TRY(id_of(device->text, old, sizeof(old)));
 	if (*id || !*old)
 		return replace_text(&device->text, text);

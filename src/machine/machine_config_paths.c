@@ -19,7 +19,8 @@ enum path_kind {
 	PATH_FILE,
 	PATH_SOCKET,
 	PATH_VSOCK,    /* others have a port behind it */
-	PATH_BACK_END, /* "file:PATH", "unix:PATH" or something else */
+	PATH_BACK_END, /* "file:PATH", "unix:PATH", "vhost-user:PATH" or something else */
+	PATH_DISK,     /* "vhost-user:PATH" or a file */
 };
 
 static const struct {
@@ -27,28 +28,35 @@ static const struct {
 	bool positional; /* the first word needs no key */
 	enum path_kind kind;
 } options[] = {
-    {"disk", "path", true, PATH_FILE},
-    {"vsock", "path", false, PATH_VSOCK},
-    {"console", "backend", true, PATH_BACK_END},
+    {"disk", "path", true, PATH_DISK},	     {"net", "back-end", true, PATH_BACK_END},
+    {"fs", "back-end", true, PATH_BACK_END}, {"vhost-user", "socket", false, PATH_SOCKET},
+    {"vsock", "path", false, PATH_VSOCK},    {"console", "backend", true, PATH_BACK_END},
 };
 
 /* The text that @path of @kind is in @folder, to be freed, or NULL: it stays as it is. */
 static char *make_absolute(enum path_kind kind, const char *path, const char *folder)
 {
+	static const struct {
+		const char *text;
+		enum path_kind kind;
+	} prefixes[] = {{"file:", PATH_FILE}, {"unix:", PATH_SOCKET}, {"vhost-user:", PATH_SOCKET}};
 	const char *prefix = "";
 	size_t limit = SIZE_MAX;
 	char *result;
 
-	if (kind == PATH_BACK_END) {
-		if (strncmp(path, "file:", 5) == 0)
-			kind = PATH_FILE;
-		else if (strncmp(path, "unix:", 5) == 0)
-			kind = PATH_SOCKET;
-		else
-			return NULL;
-		prefix = kind == PATH_FILE ? "file:" : "unix:";
-		path += 5;
+	if (kind == PATH_DISK)
+		kind = strncmp(path, "vhost-user:", 11) == 0 ? PATH_BACK_END : PATH_FILE;
+	for (size_t i = 0; kind == PATH_BACK_END && i < ARRAY_SIZE(prefixes); i++) {
+		size_t length = strlen(prefixes[i].text);
+
+		if (strncmp(path, prefixes[i].text, length) != 0)
+			continue;
+		prefix = prefixes[i].text;
+		path += length;
+		kind = prefixes[i].kind;
 	}
+	if (kind == PATH_BACK_END)
+		return NULL;
 	if (kind == PATH_NONE || !*path || *path == '/')
 		return NULL;
 	if (kind == PATH_SOCKET || kind == PATH_VSOCK)

@@ -171,13 +171,13 @@ void machine_devices_resume(struct machine *machine)
 		virtio_device_resume(machine->devices[i].device);
 }
 
-struct error *machine_check_movable(const struct machine *machine)
+struct error *machine_check_movable(const struct machine *machine, enum virtio_move how)
 {
 	for (uint32_t i = 0; i < machine->device_count; i++) {
 		struct virtio_device *device = machine->devices[i].device;
 
 		if (device->ops->movable)
-			TRY(device->ops->movable(device));
+			TRY(device->ops->movable(device, how));
 	}
 	return NULL;
 }

@@ -562,7 +562,7 @@ static struct error *check_start(const struct machine *machine,
 					"its job");
 	if (machine->saving)
 		return error_new(EBUSY, "a save is under way: wait for it or cancel its job");
-	TRY(machine_check_movable(machine));
+	TRY(machine_check_movable(machine, VIRTIO_MOVE_RUNNING));
 	if (options->share_memory)
 		TRY(check_shared(machine, options));
 	if (options->channels < 1 || options->channels > WIRE_CHANNELS_MAX)

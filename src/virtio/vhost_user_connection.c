@@ -101,7 +101,8 @@ static struct error *update_config(struct vhost_user_device *vhost)
 	if (!memcmp(config, vhost->config, sizeof(config)))
 		return NULL;
 	memcpy(vhost->config, config, sizeof(config));
-	virtio_device_config_changed(&vhost->device);
+	if (vhost->sessions) /* nobody has seen it before */
+		virtio_device_config_changed(&vhost->device);
 	return NULL;
 }
 
@@ -233,6 +234,7 @@ static void take_up(struct vhost_user_device *vhost)
 	__atomic_store_n(&vhost->device.features,
 			 offer(vhost, vhost_user_front_end_features(vhost->front)),
 			 __ATOMIC_RELAXED);
+	vhost->device.loadable = 0;
 	__atomic_store_n(&vhost->device.absent, false, __ATOMIC_RELEASE);
 	vhost->protocol = vhost_user_front_end_protocol(vhost->front);
 	vhost->sessions++;

@@ -114,20 +114,82 @@ static void reset(struct virtio_device *device)
 	vhost_user_connection_settle(vhost);
 }
 
-static struct error *movable(struct virtio_device *device)
+/* --- Being taken along ------------------------------------------------------------------------- */
+
+static struct error *movable(struct virtio_device *device, enum virtio_move how)
 {
-	return error_new(EOPNOTSUPP,
-			 "'%s' is worked by another process, the back-end at %s, which writes to "
-			 "the guest's memory unseen: a VM with such a device cannot be saved or "
-			 "moved",
-			 device->id, vhost_user_device_of(device)->socket);
+	const struct vhost_user_device *vhost = vhost_user_device_of(device);
+
+	if (vhost->type.stateful)
+		return error_new(EOPNOTSUPP,
+				 "'%s' is worked by another process, the back-end at %s, which has "
+				 "a state of its own: a VM with such a device cannot be saved or "
+				 "moved",
+				 device->id, vhost->socket);
+	if (how == VIRTIO_MOVE_RUNNING)
+		return error_new(EOPNOTSUPP,
+				 "'%s' is worked by another process, the back-end at %s, which "
+				 "writes to the guest's memory unseen: a VM with such a device "
+				 "can be saved while it stands still (without --live), and not "
+				 "moved",
+				 device->id, vhost->socket);
+	return NULL;
 }
 
-/* `movable` refuses before anything is written; a load is into a device of another configuration. */
+/* The driver's view of the configuration; another one that is there now is told when it resumes. */
+static void config_state(struct vhost_user_device *vhost, struct state *state)
+{
+	uint8_t seen[VHOST_USER_CONFIG_MAX];
+	uint32_t size = vhost->ops.config_size;
+
+	memcpy(seen, vhost->config, sizeof(seen));
+	state_same(state, "configuration size", size);
+	state_buffer(state, "configuration", seen, size);
+	if (state_loading(state) && !state_failed(state) && memcmp(seen, vhost->config, size))
+		__atomic_fetch_add(&vhost->device.config_generation, 1, __ATOMIC_RELEASE);
+}
+
+static void ring_state(struct vhost_user_device *vhost, uint16_t index, struct state *state)
+{
+	struct vhost_user_ring *ring = &vhost->rings[index];
+
+	if (!state_loading(state) && ring->lost) {
+		state_fail(state, error_new(EAGAIN,
+					    "its back-end at %s has gone in the middle of "
+					    "its work: wait until it is back",
+					    vhost->socket));
+		return;
+	}
+	state_u32(state, "ring position", &ring->base);
+	state_check(state, ring->base <= UINT16_MAX, "ring position", "is too large");
+}
+
+/* The rings rest: where they go on is all that a back-end without a state of its own has to know. */
 static void visit_state(struct virtio_device *device, struct state *state)
 {
-	state_fail(state, movable(device));
+	struct vhost_user_device *vhost = vhost_user_device_of(device);
+
+	if (vhost->type.stateful)
+		state_fail(state, movable(device, VIRTIO_MOVE_STOPPED));
+	else if (state_loading(state) && device->absent)
+		state_fail(state, error_new(ENOENT,
+					    "its back-end at %s is not there: start it "
+					    "first",
+					    vhost->socket));
+	if (state_failed(state))
+		return;
+	config_state(vhost, state);
+	state_same(state, "rings", vhost->queues);
+	for (uint16_t i = 0; i < vhost->queues && !state_failed(state); i++)
+		ring_state(vhost, i, state);
+	if (vhost->pairs)
+		net_control_state(&vhost->control, device->active ? device->driver_features : 0,
+				  vhost->pairs, state);
+	if (state_failed(state))
+		vhost_user_rings_reset(vhost);
 }
+
+/* --- Reports ----------------------------------------------------------------------------------- */
 
 static void describe_memory(const struct vhost_user_device *vhost, json_t *object)
 {
@@ -183,8 +245,6 @@ static const struct virtio_device_ops device_ops = {
     .describe = describe,
     .destroy = destroy,
 };
-
-/* --- Status ------------------------------------------------------------------------------------ */
 
 struct status_request {
 	struct vhost_user_device *vhost;
@@ -378,6 +438,7 @@ static struct error *create(const struct description *description, struct virtio
 		return error;
 	}
 	vhost->device.features = 0; /* until a back-end offers some */
+	vhost->device.loadable = UINT64_MAX;
 	vhost->device.absent = true;
 	vhost->socket = strdup(description->socket);
 	error = vhost->socket ? vhost_user_rings_create(vhost) : error_system(ENOMEM, "a socket");

@@ -117,6 +117,11 @@ static struct error *on_region_add(struct memory_listener *listener, struct memo
 		    "the memory of '%s' is private to the VM (backing=%s), and a back-end has to "
 		    "map it: use backing=memfd, hugetlb or a file",
 		    block->name, ram_backing_describe(&block->options, backing, sizeof(backing)));
+	if (block->reserving)
+		return error_usage("the memory of '%s' would come while the guest runs, and a "
+				   "back-end would take what is not there yet for zeros: restore "
+				   "without --lazy",
+				   block->name);
 	TRY(vhost_user_memory_add_block(vhost->memory, &entry));
 	vhost->blocks++;
 	for (uint64_t offset = 0; region->unit && offset < region->size; offset += region->unit) {

@@ -54,6 +54,12 @@
 
 #define VIRTIO_FEATURE(bit) (1ULL << (bit))
 
+/* How a machine is taken along. */
+enum virtio_move {
+	VIRTIO_MOVE_STOPPED, /* it stands still while its memory is read */
+	VIRTIO_MOVE_RUNNING, /* it runs meanwhile, and its memory is watched for writes */
+};
+
 struct virtio_device_ops {
 	const char *type;     /* "virtio-blk" */
 	uint16_t id;	      /* VIRTIO_ID_* */
@@ -100,10 +106,10 @@ struct virtio_device_ops {
 	void (*release)(struct virtio_device *device);
 	struct error *(*take_over)(struct virtio_device *device);
 	/*
-	 * Why the device can be neither saved nor moved, NULL if it can. A constant of the device:
-	 * any thread. NULL: it always can.
+	 * Why the device cannot be taken along, NULL if it can. A constant of the device: any thread.
+	 * NULL: it always can.
 	 */
-	struct error *(*movable)(struct virtio_device *device);
+	struct error *(*movable)(struct virtio_device *device, enum virtio_move how);
 	/* Adds device-specific facts to a report for `query-virtio`. NULL: none. */
 	void (*describe)(struct virtio_device *device, json_t *object);
 	void (*destroy)(struct virtio_device *device);

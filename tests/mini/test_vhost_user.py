@@ -5,6 +5,7 @@ again."""
 import mmap
 import os
 import random
+import re
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from support.back_ends import image, storage_daemon
 from support.vm import KIB, MIB
 from test_mini import BACKINGS, LIMIT, MiniGuest, huge_pages  # noqa: F401
+from test_save_restore import Original, Restored, RunDirectory
 
 ELASTIC = ("--elastic", "id=hot0,max=64M,size=64M,block=2M")
 
@@ -161,6 +163,67 @@ def test_paused_machine_leaves_the_disk_alone(daemon, tmp_path):
         assert vm.numbers["resets"] == 0
 
 
+# --- Snapshots -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(daemon, tmp_path):
+    """A snapshot of a machine that is no more; its disk holds what it held then."""
+    daemon.start()
+    with Original(tmp_path, "disk", "--disk", f"vhost-user:{daemon.socket}", *ELASTIC, cmdline="rounds=1000000 elastic=1") as vm:
+        vm.wait_lines(100)
+        vm.save(tmp_path / "another")
+        lines = vm.text().count("\n")
+        vm.wait_lines(lines + 50)  # it has gone on
+        vm.cli("pause", vm.name)
+        vm.save(tmp_path / "snapshot")
+        assert back_end_of(vm)["sessions"] == 1
+    return tmp_path / "snapshot"
+
+
+def rounds(text):
+    return [int(number) for number in re.findall(r"^round (\d+)$", text[:text.rfind("\n") + 1], re.MULTILINE)]
+
+
+def test_saved_machine_goes_on_with_its_back_end(saved, tmp_path):
+    before = (tmp_path / "original.log").read_text().replace("\r", "")
+    with Restored(tmp_path, saved) as vm:
+        vm.wait_text(lambda text: len(rounds(text)) > 100)
+        done = rounds(before + vm.text())
+        assert done == list(range(1, len(done) + 1))
+
+
+def test_saved_machine_goes_on_with_another_back_end(saved, daemon, tmp_path):
+    daemon.kill()
+    (tmp_path / "copy").write_bytes((tmp_path / "disk").read_bytes())
+    with storage_daemon(tmp_path, tmp_path / "copy") as other:
+        other.start()
+        with Restored(tmp_path, saved, "--disk", f"vhost-user:{other.socket}") as vm:
+            vm.wait_text(lambda text: len(rounds(text)) > 50)
+
+
+def restore_refusal(folder, saved, *options):
+    result = RunDirectory(folder).cli("restore", saved, *options, check=False)
+    assert result.returncode
+    return result.stderr
+
+
+def test_restore_without_the_back_end_is_refused(saved, daemon, tmp_path):
+    daemon.kill()
+    assert "is not there: start it first" in restore_refusal(tmp_path, saved)
+
+
+def test_memory_that_would_come_later_is_refused(saved, tmp_path):
+    words = restore_refusal(tmp_path, saved, "--lazy")
+    assert "would come while the guest runs, and a back-end would take what is not there yet for zeros" in words
+    assert "is private to the VM" in restore_refusal(tmp_path, saved, "--clone")
+
+
+def test_back_end_and_file_do_not_take_over_from_each_other(saved, tmp_path):
+    words = restore_refusal(tmp_path, saved, "--disk", tmp_path / "disk")
+    assert "cannot take over the state of a back-end's device" in words
+
+
 # --- What is refused -----------------------------------------------------------------------------------
 
 
@@ -182,12 +245,19 @@ def refusal(vm, *command):
 WORDS = "'disk' is worked by another process, the back-end at "
 
 
-def test_save_is_refused_before_anything_is_written(running, tmp_path):
-    for options in ((), ("--live",)):
-        assert WORDS in refusal(running, "save", running.name, tmp_path / "snapshot", *options)
+def test_live_save_is_refused_before_anything_is_written(running, tmp_path):
+    assert WORDS in refusal(running, "save", running.name, tmp_path / "snapshot", "--live")
+    assert not list(tmp_path.glob("snapshot*"))
+
+
+def test_back_end_with_a_state_of_its_own_is_not_saved(daemon, tmp_path):
+    daemon.start()  # that it is a disk in truth does not matter: nothing is known of type 60
+    with MiniGuest("counting", "--vhost-user", f"socket={daemon.socket},type=60,id=other", cmdline="steps=1000000000") as vm:
+        vm.qmp.command("query-status")
+        for command in (("save", vm.name, tmp_path / "snapshot"), ("migrate", vm.name, f"unix:{tmp_path}/nobody")):
+            words = refusal(vm, *command)
+            assert "'other' is worked by another process" in words and "has a state of its own" in words
         assert not list(tmp_path.glob("snapshot*"))
-    assert WORDS in refusal(running, "save", running.name, f"exec:cat > {tmp_path}/stream")
-    assert not (tmp_path / "stream").exists() or not (tmp_path / "stream").stat().st_size
 
 
 def test_migration_is_refused_before_anybody_is_called(running, tmp_path):

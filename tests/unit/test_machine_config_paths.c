@@ -56,6 +56,10 @@ static void options_of_devices_keep_their_order(void **state)
 	assert_device("disk", "a.img,readonly=on,id=d0", "/a", "/a/a.img,readonly=on,id=d0");
 	assert_device("disk", "id=d0,path=a.img,lock=off", "/a", "id=d0,path=/a/a.img,lock=off");
 	assert_device("vsock", "cid=3,path=v", "/a", "cid=3,path=/a/v");
+	assert_device("disk", "vhost-user:s,queues=2", "/a", "vhost-user:/a/s,queues=2");
+	assert_device("net", "vhost-user:s", "/a", "vhost-user:/a/s");
+	assert_device("fs", "vhost-user:s,tag=t", "/a", "vhost-user:/a/s,tag=t");
+	assert_device("vhost-user", "type=rng,socket=s", "/a", "type=rng,socket=/a/s");
 	assert_device("console", "file:log,id=c", "/a", "file:/a/log,id=c");
 	assert_device("console", "id=c,backend=unix:s", "/a", "id=c,backend=unix:/a/s");
 }
@@ -71,6 +75,9 @@ static void what_is_no_relative_path_stays(void **state)
 	assert_device("net", "tap:t0,id=n", "/a", "tap:t0,id=n");
 	assert_device("console", "pty", "/a", "pty");
 	assert_device("vsock", "cid=3,path=/v", "/a", "cid=3,path=/v");
+	assert_device("disk", "vhost-user:/s", "/a", "vhost-user:/s");
+	assert_device("disk", "file:s", "/a", "/a/file:s");
+	assert_device("net", "tap:t", "/a", "tap:t");
 	assert_device("rng", "", "/a", "");
 }
 

@@ -659,12 +659,122 @@ static void test_control_queue_needs_several_pairs(void **state)
 
 /* --- What cannot be done ----------------------------------------------------------------------- */
 
-static void test_such_a_device_cannot_be_saved_or_moved(void **state)
+static void test_running_machine_is_not_taken_along(void **state)
 {
 	struct setup *setup = begin("");
 	struct virtio_device *device = setup->driver.device;
 
-	assert_refused(device->ops->movable(device), "'disk' is worked by another process");
+	driver_no_error(device->ops->movable(device, VIRTIO_MOVE_STOPPED));
+	assert_refused(device->ops->movable(device, VIRTIO_MOVE_RUNNING),
+		       "'disk' is worked by another process");
+	end(setup);
+}
+
+static void test_back_end_with_a_state_is_not_taken_along(void **state)
+{
+	struct setup *setup = prepare(RAM_BACKING_MEMFD);
+	struct virtio_device *device;
+
+	setup->disk.options.protocol &= ~VHOST_USER_PROTOCOL_CONFIG;
+	disk_listen(&setup->disk);
+	driver_no_error(add_kind(setup, "fs", ",tag=here"));
+	device = setup->driver.device;
+	assert_int_equal(device->queue_count, 2);
+	assert_int_equal(driver_read_config(&setup->driver, 0, 5), 0x65726568);
+	assert_int_equal(driver_read_config(&setup->driver, 36, 4), 1);
+	assert_refused(device->ops->movable(device, VIRTIO_MOVE_STOPPED), "has a state of its own");
+	end(setup);
+}
+
+static void visit(struct setup *setup, struct state *state)
+{
+	struct state_part part;
+
+	virtio_device_state_part(setup->driver.device, &part);
+	driver_no_error(state_visit(state, &part));
+}
+
+/* The device goes, and another one of the same options comes and has its place. */
+static void replace_device(struct setup *setup, const char *kind, const char *options)
+{
+	unsigned int sessions = __atomic_load_n(&setup->disk.sessions, __ATOMIC_ACQUIRE);
+	uint16_t count = setup->driver.device->queue_count;
+
+	virtio_device_destroy(setup->driver.device);
+	for (uint16_t i = 0; i < count; i++)
+		close(setup->doorbells[i]);
+	driver_no_error(add_kind(setup, kind, options));
+	disk_wait(&setup->disk.sessions, sessions + 1);
+	virtio_device_quiesce(setup->driver.device);
+}
+
+static void test_saved_device_goes_on_where_it_was(void **state)
+{
+	struct setup *setup = begin(",queues=2");
+	AUTO_STATE struct state *save = state_save_begin(false);
+	AUTO_STATE struct state *load = NULL;
+	const void *bytes;
+	size_t size;
+
+	driver_start(&setup->driver, 0);
+	assert_int_equal(memory_region_plug(setup->driver.map, setup->hot, 0, MIB(4)), 0);
+	for (uint64_t i = 0; i < 5; i++)
+		read_sector(setup, i % 2, i);
+	virtio_device_quiesce(setup->driver.device);
+	visit(setup, save);
+	bytes = state_bytes(save, &size);
+	put_le64(setup->disk.config, 4711); /* the disk has grown meanwhile */
+	replace_device(setup, "disk", ",queues=2");
+	offer(setup, 1, 0, 9, HOT_ADDRESS + MIB(3));
+	load = state_load_begin(bytes, size, 1);
+	visit(setup, load);
+	driver_no_error(state_finish(load));
+	virtio_device_resume(setup->driver.device);
+	answered(setup, 1);
+	assert_int_equal(setup->hot_block->host[MIB(3)], 10);
+	read_sector(setup, 0, 7);
+	assert_int_equal(setup->driver.device->config_generation, 1);
+	assert_int_equal(setup->disk.requests, 7);
+	end(setup);
+}
+
+static void test_device_is_not_loaded_without_its_back_end(void **state)
+{
+	struct setup *setup = begin("");
+	AUTO_STATE struct state *save = state_save_begin(false);
+	AUTO_STATE struct state *load = NULL;
+	struct state_part part;
+	const void *bytes;
+	size_t size;
+
+	virtio_device_quiesce(setup->driver.device);
+	visit(setup, save);
+	bytes = state_bytes(save, &size);
+	virtio_device_destroy(setup->driver.device);
+	close(setup->doorbells[0]);
+	snprintf(setup->disk.path, sizeof(setup->disk.path), "%s/nobody", setup->disk.folder);
+	driver_no_error(add_device(setup, ""));
+	virtio_device_quiesce(setup->driver.device);
+	load = state_load_begin(bytes, size, 1);
+	virtio_device_state_part(setup->driver.device, &part);
+	assert_refused(state_visit(load, &part), "is not there: start it first");
+	snprintf(setup->disk.path, sizeof(setup->disk.path), "%s/socket", setup->disk.folder);
+	end(setup);
+}
+
+static void test_device_in_doubt_is_not_saved(void **state)
+{
+	struct setup *setup = begin("");
+	AUTO_STATE struct state *save = state_save_begin(false);
+	struct state_part part;
+
+	driver_start(&setup->driver, 0);
+	__atomic_store_n(&setup->disk.options.features, 1, __ATOMIC_RELEASE);
+	disk_die(&setup->disk);
+	wait_connected(setup, false);
+	virtio_device_quiesce(setup->driver.device);
+	virtio_device_state_part(setup->driver.device, &part);
+	assert_refused(state_visit(save, &part), "has gone in the middle of its work");
 	end(setup);
 }
 
@@ -724,7 +834,11 @@ int main(void)
 	    cmocka_unit_test(test_driver_chooses_the_number_of_queue_pairs),
 	    cmocka_unit_test(test_cable_is_pulled_while_the_back_end_is_away),
 	    cmocka_unit_test(test_control_queue_needs_several_pairs),
-	    cmocka_unit_test(test_such_a_device_cannot_be_saved_or_moved),
+	    cmocka_unit_test(test_running_machine_is_not_taken_along),
+	    cmocka_unit_test(test_back_end_with_a_state_is_not_taken_along),
+	    cmocka_unit_test(test_saved_device_goes_on_where_it_was),
+	    cmocka_unit_test(test_device_is_not_loaded_without_its_back_end),
+	    cmocka_unit_test(test_device_in_doubt_is_not_saved),
 	    cmocka_unit_test(test_bad_options_are_refused_by_name),
 	};
 
