@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Stock guests that move from process to process, there and back, while their programs verify their memory and their disk.
+
+GODWIT_TEST_MOVES makes it longer.
+"""
+
+import os
+
+import pytest
+
+from support import tls
+from support.stock import Guest, StockGuest, wait_until
+from support.vm import MIB
+
+MOVES = int(os.environ.get("GODWIT_TEST_MOVES", 6))
+LIMIT = 300
+# Boot memory, elastic memory, processors, kernel.
+MACHINES = {
+    "huge-4-cpus": ("256M,backing=hugetlb", "backing=memfd,block=4M", 4, "6.12-cloud"),
+    "memfd-1-cpu": ("256M,backing=memfd", "backing=hugetlb", 1, "6.1-cloud"),
+}
+# The ways, one after the other: what is stressed is written again and again, so each needs room for a downtime or a slower guest.
+PATIENT = ("--max-downtime", "20000")
+WAYS = [("--channels", "1", *PATIENT), ("--channels", "8", *PATIENT), ("--channels", "2", "--compress", "zstd", *PATIENT),
+        ("--channels", "2", "--tls", *PATIENT), ("--channels", "4", "--auto-converge"),
+        ("--channels", "4", "--compress", "zstd", "--tls", *PATIENT)]
+PROGRAMS = """
+stress-ng --vm 1 --vm-bytes 64M --vm-method all --verify -t 0 --temp-path /tmp >/tmp/stress 2>&1 &
+echo $! >/tmp/stress.pid
+(i=0
+while :; do
+    i=$((i + 1))
+    head -c 1m /dev/urandom >/tmp/piece
+    dd if=/tmp/piece of=/dev/vda bs=1M seek=$((i % 16)) conv=notrunc,fsync || echo $i >>/tmp/bad
+    dd if=/dev/vda bs=1M skip=$((i % 16)) count=1 iflag=direct | cmp - /tmp/piece || echo $i >>/tmp/bad
+    echo $i >/tmp/new; mv /tmp/new /tmp/count
+done) >/dev/null 2>&1 &
+"""
+
+
+class Destination(Guest):
+    def __init__(self, uri, *arguments):
+        super().__init__("--incoming", uri, "--log=info", *arguments)
+        wait_until(lambda: "waiting for a VM" in self.stderr() or self.check_alive(), LIMIT)
+
+
+def count(guest):
+    return int(guest.sh("cat /tmp/count"))
+
+
+def check_goes_on(guest, at_least):
+    """Its programs run on behind the count that they had, and nothing has gone wrong."""
+    wait_until(lambda: count(guest) > at_least, LIMIT, lambda: f"the guest's counter stands at {count(guest)}")
+    guest.sh("kill -0 $(cat /tmp/stress.pid); [ ! -e /tmp/bad ]")
+    assert "fail" not in guest.sh("cat /tmp/stress")
+    assert guest.kernel_complaints() == []
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_guest_moves_there_and_back_while_its_programs_verify(machine, huge_pages, tmp_path, record_property):
+    memory, elastic, cpus, kernel = MACHINES[machine]
+    huge_pages(2 * 256 // 2)  # both ends hold some for a moment
+    certificates = tls.make(tmp_path / "tls", "there.example")
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(16 * MIB)
+    guest = StockGuest("--elastic", f"id=mem0,max=512M,{elastic}", "--disk", disk, "--balloon", "statistics=1", memory=memory,
+                       cpus=cpus, kernel=kernel, tools=("stress-ng",))
+    try:
+        guest.wait_ready()
+        guest.resize("mem0", 128 * MIB)
+        kept = guest.sh("head -c 16m /dev/urandom >/tmp/random; md5sum </tmp/random")
+        guest.sh(PROGRAMS)
+        wait_until(lambda: guest.sh("cat /tmp/count 2>/dev/null; true"), LIMIT)
+        downtimes = []
+        for number in range(MOVES):
+            way = list(WAYS[number % len(WAYS)])
+            uri, own = f"unix:{tmp_path}/socket{number}", []
+            if "--tls" in way:
+                way[way.index("--tls"):way.index("--tls") + 1] = ["--tls", certificates, "--tls-name", "there.example"]
+                own = ["--tls", certificates]
+            before = count(guest)
+            size = (256 if number % 2 else 128) * MIB
+            there = Destination(uri, *own)
+            try:
+                guest.request("mem0", size)  # and while it is resized
+                said = guest.cli("migrate", guest.name, uri, *way, limit=LIMIT).stdout
+                assert guest.wait(LIMIT) == 0
+            except BaseException:
+                print(there.stderr())
+                there.kill()
+                raise
+            guest.kill()
+            guest = there
+            downtimes.append(float(said.split("stood still for ")[1].split(" ms")[0]))
+            check_goes_on(guest, before)
+            guest.wait_size("mem0", size, LIMIT)
+        assert guest.sh("md5sum </tmp/random") == kept
+        assert guest.sh("grep oom_kill /proc/vmstat") == "oom_kill 0"
+        record_property("measured", f"{machine}: {MOVES} moves under stress-ng, downtimes of {min(downtimes):.0f} to "
+                                    f"{max(downtimes):.0f} ms (on an emulated host, each with its own options)")
+        assert guest.power_off() == 0
+    finally:
+        guest.kill()
