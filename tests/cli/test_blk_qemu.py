@@ -136,7 +136,7 @@ class Qemu:
         self.log, control = folder / f"{name}.log", folder / f"{name}.qmp"
         self.process = subprocess.Popen(
             [program, "-accel", "tcg", "-machine", "q35,memory-backend=mem,hpet=off", "-nodefaults", "-display", "none",
-             "-m", "64M,slots=8,maxmem=1G", "-object", "memory-backend-memfd,id=mem,size=64M,share=on",
+             "-m", "64M,slots=256,maxmem=64G", "-object", "memory-backend-memfd,id=mem,size=64M,share=on",
              "-debugcon", f"file:{self.log}", "-device", "isa-debug-exit,iobase=0xf4,iosize=1",
              "-chardev", f"socket,id=disk,path={disk_socket},reconnect=1",
              "-device", "vhost-user-blk-pci,chardev=disk,num-queues=2,bootindex=0,id=disk0",
@@ -226,6 +226,22 @@ def test_guest_goes_on_when_its_back_end_is_killed(tmp_path, machines, boot_sect
     assert guest.rounds() == rounds
     check_disk(disk, rounds)
     back_end.end()
+
+
+@pytest.mark.parametrize("qemu", QEMUS)
+def test_memory_grows_up_to_qemus_own_limit(tmp_path, machines, boot_sector, qemu):
+    """Each module is a piece of memory more; others end here at the number of theirs."""
+    rounds, modules = 1 << 30, 255  # QEMU gives a back-end 256 pieces at most
+    disk = make_disk(tmp_path, boot_sector, rounds)
+    back_end = BackEnd(disk, tmp_path / "disk.socket", "--queues", "2")
+    machines.append(back_end)
+    guest = Qemu(qemu, tmp_path, "guest", back_end.path)
+    machines.append(guest)
+    guest.wait_for_rounds(50)
+    for index in range(modules):
+        guest("object-add", **{"qom-type": "memory-backend-memfd", "id": f"more{index}", "size": 128 << 20, "share": True})
+        guest("device_add", driver="pc-dimm", id=f"module{index}", memdev=f"more{index}")
+    guest.wait_for_rounds(guest.rounds() + 50)
 
 
 @pytest.mark.parametrize("post_copy", [False, True], ids=["pre-copy", "post-copy"])
