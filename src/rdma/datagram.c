@@ -59,7 +59,7 @@ static bool send_datagram(struct godwit_rdma_pair *pair)
 	copied = rdma_gather(pair, work->segments, work->segment_count, 0,
 			     rdma_packet_encode(&packet, bytes), packet.payload_size);
 	if (copied == -EAGAIN) {
-		rdma_pair_timer(pair, RDMA_TIMER_PAUSE, 1000 * RDMA_NS_PER_US);
+		rdma_pair_timer(pair, RDMA_TIMER_PAUSE, RDMA_PATIENCE);
 		return false;
 	}
 	if (copied < 0) {

@@ -185,33 +185,53 @@ static bool take_turn(struct godwit_rdma_pair *pair)
 
 /* --- Timers ------------------------------------------------------------------------------------ */
 
-void rdma_pair_timer(struct godwit_rdma_pair *pair, enum rdma_timer timer, int64_t delay)
+/* Whether @pair is in the list of those with a timer follows from its timers. */
+static void list_timer(struct godwit_rdma_pair *pair)
 {
 	struct godwit_rdma *engine = pair->engine;
+	bool timed = pair->requester.timer != RDMA_NO_TIMER || pair->responder.paused;
 
-	pair->requester.timer = timer;
-	if (timer == RDMA_NO_TIMER) {
-		if (!pair->timed)
-			return;
-		pair->timed = false;
-		if (pair->timed_previous)
-			pair->timed_previous->timed_next = pair->timed_next;
-		else
-			engine->timed = pair->timed_next;
-		if (pair->timed_next)
-			pair->timed_next->timed_previous = pair->timed_previous;
+	if (pair->requester.timer != RDMA_NO_TIMER)
+		engine->timers_at = MIN(engine->timers_at, pair->requester.timer_at);
+	if (pair->responder.paused)
+		engine->timers_at = MIN(engine->timers_at, pair->responder.resume_at);
+	if (timed == pair->timed)
+		return;
+	pair->timed = timed;
+	if (timed) {
+		pair->timed_previous = NULL;
+		pair->timed_next = engine->timed;
+		if (engine->timed)
+			engine->timed->timed_previous = pair;
+		engine->timed = pair;
 		return;
 	}
-	pair->requester.timer_at = engine->now + delay;
-	engine->timers_at = MIN(engine->timers_at, pair->requester.timer_at);
-	if (pair->timed)
-		return;
-	pair->timed = true;
-	pair->timed_previous = NULL;
-	pair->timed_next = engine->timed;
-	if (engine->timed)
-		engine->timed->timed_previous = pair;
-	engine->timed = pair;
+	if (pair->timed_previous)
+		pair->timed_previous->timed_next = pair->timed_next;
+	else
+		engine->timed = pair->timed_next;
+	if (pair->timed_next)
+		pair->timed_next->timed_previous = pair->timed_previous;
+}
+
+void rdma_pair_timer(struct godwit_rdma_pair *pair, enum rdma_timer timer, int64_t delay)
+{
+	pair->requester.timer = timer;
+	pair->requester.timer_at = pair->engine->now + delay;
+	list_timer(pair);
+}
+
+void rdma_responder_pause(struct godwit_rdma_pair *pair)
+{
+	pair->responder.paused = true;
+	pair->responder.resume_at = pair->engine->now + RDMA_PATIENCE;
+	list_timer(pair);
+}
+
+void rdma_pair_stop_timers(struct godwit_rdma_pair *pair)
+{
+	pair->responder.paused = false;
+	rdma_pair_timer(pair, RDMA_NO_TIMER, 0);
 }
 
 /* A timer that was put off is found to be later here: its owner does not sort anything. */
@@ -223,12 +243,18 @@ static void end_timers(struct godwit_rdma *engine)
 		return;
 	for (pair = engine->timed; pair; pair = next) {
 		next = pair->timed_next;
-		if (engine->now >= pair->requester.timer_at)
+		if (pair->responder.paused && engine->now >= pair->responder.resume_at) {
+			pair->responder.paused = false;
+			rdma_pair_ready(pair);
+		}
+		if (pair->requester.timer != RDMA_NO_TIMER &&
+		    engine->now >= pair->requester.timer_at)
 			rdma_requester_timer(pair);
+		list_timer(pair);
 	}
 	engine->timers_at = GODWIT_RDMA_NEVER;
 	for (pair = engine->timed; pair; pair = pair->timed_next)
-		engine->timers_at = MIN(engine->timers_at, pair->requester.timer_at);
+		list_timer(pair);
 }
 
 int64_t godwit_rdma_poll(struct godwit_rdma *engine, int64_t now)

@@ -23,6 +23,7 @@
 #include "rdma/table.h"
 
 #define RDMA_NS_PER_US	     INT64_C(1000)
+#define RDMA_PATIENCE	     (1000 * RDMA_NS_PER_US) /* until memory that is not there is tried again */
 #define RDMA_DATAGRAM_HEADER 40U /* bytes of IP header that a receive of UD begins with */
 
 /* --- Memory ------------------------------------------------------------------------------------ */
@@ -80,6 +81,8 @@ int rdma_scatter(struct godwit_rdma_pair *pair, const struct godwit_rdma_segment
 		 uint32_t count, uint64_t offset, const uint8_t *bytes, uint32_t size);
 int rdma_gather(struct godwit_rdma_pair *pair, const struct godwit_rdma_segment *segments,
 		uint32_t count, uint64_t offset, uint8_t *bytes, uint32_t size);
+/* The same for @size bytes that are to be read later, without a copy. */
+int rdma_probe(const struct rdma_place *place, uint64_t size);
 /* An atomic operation on 8 bytes; *@original is what was there. As above; -EINVAL: not aligned. */
 int rdma_atomic(const struct rdma_place *place, const struct rdma_packet *request,
 		uint64_t *original);
@@ -213,6 +216,8 @@ struct rdma_responder {
 	uint32_t read_next; /* counter that wraps at reads_in */
 	struct rdma_answer answers[GODWIT_RDMA_READS_MAX * 2];
 	uint32_t answer_head, answer_tail, answers_first; /* of those, not asked for again */
+	bool paused;					  /* until memory may be there */
+	int64_t resume_at;
 };
 
 struct godwit_rdma_pair {
@@ -253,6 +258,10 @@ void rdma_pair_ready(struct godwit_rdma_pair *pair);
 void rdma_pair_not_ready(struct godwit_rdma_pair *pair);
 /* Starts or (RDMA_NO_TIMER) stops the pair's timer. */
 void rdma_pair_timer(struct godwit_rdma_pair *pair, enum rdma_timer timer, int64_t delay);
+/* Of both halves, before the pair is no more or is reset. */
+void rdma_pair_stop_timers(struct godwit_rdma_pair *pair);
+/* The pair's responder sends nothing for a moment: memory is not there now. */
+void rdma_responder_pause(struct godwit_rdma_pair *pair);
 void rdma_event(struct godwit_rdma *engine, enum godwit_rdma_event_type type,
 		struct godwit_rdma_pair *pair);
 /* Room for a packet to the pair's peer; NULL: none. rdma_commit sends it. */

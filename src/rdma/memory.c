@@ -303,6 +303,7 @@ static int span(const struct godwit_rdma_region *region, uint64_t offset, bool w
 {
 	int status;
 
+	*bytes = NULL;
 	*there = size;
 	status = region->memory.span(region->memory.context, offset, write, bytes, there);
 	if (status < 0)
@@ -328,6 +329,19 @@ int rdma_copy_in(const struct rdma_place *place, uint64_t more, const uint8_t *b
 			return status;
 		memcpy(to, bytes, there);
 		wrote(place->region, offset, there);
+	}
+	return 0;
+}
+
+int rdma_probe(const struct rdma_place *place, uint64_t size)
+{
+	uint64_t offset = place->offset, there;
+
+	for (uint8_t *from; size; size -= there, offset += there) {
+		int status = span(place->region, offset, false, size, &from, &there);
+
+		if (status < 0)
+			return status;
 	}
 	return 0;
 }

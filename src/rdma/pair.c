@@ -103,7 +103,7 @@ int godwit_rdma_pair_destroy(struct godwit_rdma_pair *pair)
 		return 0;
 	rdma_unbind_windows(pair);
 	rdma_pair_not_ready(pair);
-	rdma_pair_timer(pair, RDMA_NO_TIMER, 0);
+	rdma_pair_stop_timers(pair);
 	rdma_table_remove(&pair->engine->pairs, &pair->entry);
 	pair->domain->users--;
 	pair->send_completions->pairs--;
@@ -215,7 +215,7 @@ static void reset(struct godwit_rdma_pair *pair)
 
 	rdma_unbind_windows(pair);
 	rdma_pair_not_ready(pair);
-	rdma_pair_timer(pair, RDMA_NO_TIMER, 0);
+	rdma_pair_stop_timers(pair);
 	pair->requester = (struct rdma_requester){.capacity = requester->capacity,
 						  .segments_max = requester->segments_max,
 						  .sends = requester->sends,

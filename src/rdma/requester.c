@@ -18,8 +18,7 @@
 
 #include "rdma/engine.h"
 
-#define ACKNOWLEDGE_EACH 16U			 /* packets, besides the last one of a message */
-#define PATIENCE	 (1000 * RDMA_NS_PER_US) /* until memory that is not there is tried again */
+#define ACKNOWLEDGE_EACH 16U /* packets, besides the last one of a message */
 
 bool rdma_requester_init(struct godwit_rdma_pair *pair, uint32_t capacity, uint32_t segments)
 {
@@ -239,7 +238,7 @@ static enum result put_packet(struct godwit_rdma_pair *pair, struct rdma_send *s
 	status = rdma_gather(pair, send->work.segments, send->work.segment_count, offset,
 			     rdma_packet_encode(packet, bytes), packet->payload_size);
 	if (status == -EAGAIN) {
-		rdma_pair_timer(pair, RDMA_TIMER_PAUSE, PATIENCE);
+		rdma_pair_timer(pair, RDMA_TIMER_PAUSE, RDMA_PATIENCE);
 		return LATER;
 	}
 	if (status < 0) {

@@ -14,8 +14,6 @@
 
 #include "rdma/engine.h"
 
-#define PATIENCE (1000 * RDMA_NS_PER_US)
-
 /* What a code of a peer that is not ready means, in 10 microseconds (table 45 of the architecture). */
 static const uint16_t not_ready_times[32] = {
     [0] = 65535, 1,    2,    3,	   4,	 6,	8,     12,    16,    24,   32,
@@ -150,7 +148,7 @@ static bool take_bytes(struct godwit_rdma_pair *pair, const struct rdma_send *se
 	    rdma_scatter(pair, send->work.segments, send->work.segment_count, offset, bytes, size);
 
 	if (status == -EAGAIN)
-		rdma_requester_go_back(pair, PATIENCE);
+		rdma_requester_go_back(pair, RDMA_PATIENCE);
 	else if (status < 0)
 		rdma_requester_fail(pair, GODWIT_RDMA_LOCAL_PROTECTION);
 	return !status;

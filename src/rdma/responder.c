@@ -18,6 +18,7 @@
 #include "rdma/engine.h"
 
 #define LENGTH_MAX (UINT32_C(1) << 31)
+#define PROBE_MAX  (UINT32_C(1) << 20) /* of a read, before its first byte is sent */
 
 /* What becomes of a request; beside it, a syndrome of a refusal. */
 enum verdict {
@@ -214,6 +215,7 @@ static int execute_read(struct godwit_rdma_pair *pair, const struct rdma_packet 
 {
 	struct rdma_place place;
 	struct rdma_read *read;
+	int status = 0;
 
 	if (packet->length > LENGTH_MAX)
 		return RDMA_NAK_INVALID;
@@ -223,6 +225,11 @@ static int execute_read(struct godwit_rdma_pair *pair, const struct rdma_packet 
 	read = keep_read(pair);
 	if (!read)
 		return RDMA_NAK_INVALID;
+	/* Here the peer can be told to come again; in the middle of its answer it cannot. */
+	if (packet->length)
+		status = rdma_probe(&place, MIN(packet->length, PROBE_MAX));
+	if (status < 0)
+		return status == -EAGAIN ? NOT_READY : RDMA_NAK_ACCESS;
 	*read = (struct rdma_read){.psn = packet->psn,
 				   .packets = rdma_packets_of(pair, packet->length),
 				   .address = packet->address,

@@ -3,6 +3,9 @@
  * What a responder of RC sends: the answers of reads and atomics, in the order of their requests, and
  * then one acknowledgement or refusal for everything that came since the last one.
  *
+ * Memory that was there when it was asked for, and is gone when its turn comes, is waited for in
+ * silence: Linux's rxe of 6.1 takes a refusal in the middle of a read for its end, and reports success.
+ *
  * Runs on the engine's thread. How much a peer can make it send follows from reads_in: answers that
  * have no place in the queue are not sent, and the peer asks again.
  */
@@ -18,12 +21,16 @@ void rdma_responder_answer(struct godwit_rdma_pair *pair, uint32_t read, uint32_
 
 	/* What is still to be sent need not be sent twice. */
 	for (uint32_t at = responder->answer_head; again && at != responder->answer_tail; at++) {
-		const struct rdma_answer *other =
+		struct rdma_answer *other =
 		    &responder->answers[at % ARRAY_SIZE(responder->answers)];
 
-		if (other->read == read && rdma_psn_difference(other->psn, psn) <= 0 &&
-		    rdma_psn_difference(other->end, end) >= 0)
-			return;
+		if (other->read != read || rdma_psn_difference(other->psn, psn) > 0 ||
+		    rdma_psn_difference(other->end, end) < 0)
+			continue;
+		/* Its peer has waited for the next packet, and expects an answer's first one now. */
+		if (other->psn == psn)
+			other->first = psn;
+		return;
 	}
 	/* First answers are at most reads_in: half of the queue is for others. */
 	if (again && responder->answer_tail - responder->answer_head - responder->answers_first >=
@@ -129,26 +136,6 @@ static enum result send_answer(struct godwit_rdma_pair *pair)
 	return SENT;
 }
 
-/*
- * The memory that is next is not there now. The peer is told to ask again from that packet on, and all
- * answers are forgotten: what is kept of their requests suffices for that.
- */
-static bool put_off(struct godwit_rdma_pair *pair)
-{
-	struct rdma_responder *responder = &pair->responder;
-	uint32_t psn =
-	    responder->answers[responder->answer_head % ARRAY_SIZE(responder->answers)].psn;
-
-	if (send_acknowledge(pair, RDMA_ACKNOWLEDGE, psn,
-			     RDMA_RNR_NAK | pair->attributes.not_ready_timer, 0) != SENT)
-		return false;
-	pair->engine->counters.not_ready++;
-	responder->answer_head = responder->answer_tail;
-	responder->answers_first = 0;
-	responder->acknowledge = false;
-	return true;
-}
-
 /* The peer may not have what it asked for any more: it is told at the packet that it waits for. */
 static void refuse_answer(struct godwit_rdma_pair *pair)
 {
@@ -167,7 +154,7 @@ bool rdma_responder_run(struct godwit_rdma_pair *pair, uint32_t budget)
 	struct rdma_responder *responder = &pair->responder;
 	enum result result;
 
-	if (pair->service != GODWIT_RDMA_RELIABLE)
+	if (pair->service != GODWIT_RDMA_RELIABLE || responder->paused)
 		return false;
 	while (responder->answer_head != responder->answer_tail) {
 		if (!budget--)
@@ -175,7 +162,9 @@ bool rdma_responder_run(struct godwit_rdma_pair *pair, uint32_t budget)
 		result = send_answer(pair);
 		if (result == REFUSED)
 			refuse_answer(pair);
-		else if (result == NO_ROOM || (result == LATER && !put_off(pair)))
+		else if (result == LATER)
+			rdma_responder_pause(pair);
+		if (result == LATER || result == NO_ROOM)
 			return false;
 	}
 	if (responder->refusal) {

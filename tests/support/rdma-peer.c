@@ -7,18 +7,22 @@
  *					a new queue pair of RC, UC or UD (1, 2, 3), to that one; says:
  *					ok PAIR PSN KEY VADDRESS
  *	fault LOSS DOUBLE LATE SEED	in 1000 packets that leave
+ *	absent OFFSET MILLISECONDS	memory from there on is not there for this time
  *	fill OFFSET SIZE SEED
  *	sum OFFSET SIZE			says: sum CRC
  *	number OFFSET			says: number N
  *	receive OFFSET SIZE
- *	post OPERATION OFFSET SIZE ADDRESS KEY FLAGS A B	A: immediate or compare; B: swap
+ *	post OPERATION OFFSET SIZE ADDRESS KEY FLAGS A B
+ *					A: immediate, compare or the key to invalidate; B: swap
+ *	bind OFFSET SIZE		a window of type 2, to be written; says: bound KEY; completes
  *	wait				says: done OPERATION STATUS BYTES FLAGS IMMEDIATE; zeros after 20
  *					seconds (100: RC)
- *	counters			says: counters BAD-CRC BAD-ANSWERS RETRANSMISSIONS RECEIVED
+ *	counters			says: counters BAD-CRC BAD-ANSWERS NOT-READY RECEIVED
  *
  * The others say: ok. Ends with its input.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <godwit/rdma.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -46,9 +50,12 @@ struct peer {
 	struct godwit_rdma_completions *completions;
 	struct godwit_rdma_region *region;
 	struct godwit_rdma_pair *pair;
+	struct godwit_rdma_window *window;
 	struct rdma_crc crc;
 	bool waits;
 	int64_t waits_until, patience;
+	uint32_t absent_from;
+	int64_t absent_until;
 	/* Of datagrams. */
 	uint8_t destination[16];
 	uint32_t destination_pair;
@@ -120,6 +127,11 @@ static int span(void *context, uint64_t offset, bool write, uint8_t **bytes, uin
 {
 	struct peer *peer = context;
 
+	if (offset + *there > peer->absent_from && clock_monotonic_ns() < peer->absent_until) {
+		if (offset >= peer->absent_from)
+			return -EAGAIN;
+		*there = peer->absent_from - offset;
+	}
 	*bytes = peer->memory + offset;
 	return 0;
 }
@@ -171,6 +183,8 @@ static bool connect_pair(struct peer *peer, uint32_t service, uint32_t mtu, uint
 	struct godwit_rdma_completion old;
 
 	godwit_rdma_pair_destroy(peer->pair);
+	godwit_rdma_window_destroy(peer->window);
+	peer->window = NULL;
 	while (godwit_rdma_completions_poll(peer->completions, &old, 1))
 		;
 	memcpy(attributes.ends.source, peer->address, 16);
@@ -219,7 +233,7 @@ static bool post(struct peer *peer, const char *line)
 	work.segments = &one;
 	work.segment_count = 1;
 	work.flags = flags;
-	work.immediate = (uint32_t)a;
+	work.immediate = work.invalidate = (uint32_t)a;
 	work.compare = a;
 	work.swap = b;
 	work.remote_address = address;
@@ -231,6 +245,22 @@ static bool post(struct peer *peer, const char *line)
 	return !godwit_rdma_pair_send(peer->pair, &work);
 }
 
+static bool bind_window(struct peer *peer, uint32_t offset, uint32_t size)
+{
+	struct godwit_rdma_work work = {.operation = GODWIT_RDMA_BIND,
+					.region = peer->region,
+					.bind_address = ADDRESS + offset,
+					.bind_size = size,
+					.bind_access = GODWIT_RDMA_REMOTE_WRITE};
+
+	if (peer->window || godwit_rdma_window_create(peer->domain, 2, 0, &peer->window))
+		return false;
+	work.window = peer->window;
+	work.bind_key = godwit_rdma_window_key(peer->window) ^ 1;
+	printf("bound %u\n", work.bind_key);
+	return !godwit_rdma_pair_send(peer->pair, &work);
+}
+
 static void say_counters(const struct peer *peer)
 {
 	struct godwit_rdma_udp_counters udp;
@@ -239,7 +269,7 @@ static void say_counters(const struct peer *peer)
 	godwit_rdma_udp_get_counters(peer->udp, &udp);
 	godwit_rdma_get_counters(peer->engine, &engine);
 	printf("counters %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", udp.bad_crc,
-	       engine.bad_answers, engine.retransmissions, udp.received);
+	       engine.bad_answers, engine.not_ready, udp.received);
 }
 
 /* False: the line makes no sense. */
@@ -253,12 +283,17 @@ static bool obey(struct peer *peer, const char *line)
 		return connect_pair(peer, service, a, b, c, address);
 	if (!strncmp(line, "post ", 5))
 		return post(peer, line);
+	if (sscanf(line, "bind %" SCNu32 " %" SCNu32, &a, &b) == 2)
+		return bind_window(peer, a, b);
 	if (sscanf(line, "fault %" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNu32, &a, &b, &c, &d) ==
 	    4) {
 		peer->loss = a;
 		peer->doubled = b;
 		peer->late = c;
 		srandom(d);
+	} else if (sscanf(line, "absent %" SCNu32 " %" SCNu32, &a, &b) == 2) {
+		peer->absent_from = a;
+		peer->absent_until = clock_monotonic_ns() + b * NS_PER_MS;
 	} else if (sscanf(line, "fill %" SCNu32 " %" SCNu32 " %" SCNu32, &a, &b, &c) == 3) {
 		srandom(c);
 		for (uint32_t i = 0; i < b && range_contains(0, SIZE, a, b); i++)
@@ -301,7 +336,7 @@ static void open_peer(struct peer *peer, const char *address)
 	const struct godwit_rdma_region_options region = {.memory = {.span = span, .context = peer},
 							  .address = ADDRESS,
 							  .size = SIZE,
-							  .access = 15};
+							  .access = 31};
 
 	parse_address(address, peer->address);
 	rdma_crc_init(&peer->crc, true);

@@ -16,9 +16,9 @@ import traceback
 import zlib
 
 HERE, THERE = {4: "10.66.0.1", 6: "fd66::1"}, {4: "10.66.0.2", 6: "fd66::2"}
-SIZE, MTUS = 1 << 20, {256: 1, 512: 2, 1024: 3, 2048: 4, 4096: 5}
-WITH_IMMEDIATE, SIGNALED = 1, 1 << 8
-SEND, WRITE, READ, RECEIVE, RECEIVE_WRITE = 1, 2, 3, 8, 9
+SIZE, MTUS = 3 << 20, {256: 1, 512: 2, 1024: 3, 2048: 4, 4096: 5}
+WITH_IMMEDIATE, WITH_INVALIDATE, SIGNALED = 1, 2, 1 << 8
+SEND, WRITE, READ, BIND, RECEIVE, RECEIVE_WRITE = 1, 2, 3, 6, 8, 9
 RC, UC, UD = 1, 2, 3
 QUEUE_KEY = 0x1234567
 LOCAL_LENGTH, REMOTE_ACCESS, RETRIES_EXCEEDED = 1, 8, 10  # statuses of the engine
@@ -106,7 +106,7 @@ class Session:
         self.domain = PD(self.context)
         access = (e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
                   | e.IBV_ACCESS_REMOTE_ATOMIC)
-        self.memory = MR(self.domain, SIZE, access)
+        self.memory = MR(self.domain, SIZE, access | e.IBV_ACCESS_MW_BIND)
         self.queue = CQ(self.context, 256)
         cap = QPCap(max_send_wr=64, max_recv_wr=64, max_send_sge=1, max_recv_sge=1)
         self.pair = QP(self.domain, QPInitAttr(qp_type={RC: e.IBV_QPT_RC, UC: e.IBV_QPT_UC, UD: e.IBV_QPT_UD}[service], scq=self.queue, rcq=self.queue, cap=cap,
@@ -154,7 +154,7 @@ class Session:
             work.set_wr_atomic(key, self.address + remote, compare, swap)
         elif self.service == UD:
             work.set_wr_ud(self.handle, self.their_number, QUEUE_KEY)
-        elif opcode not in (self.e.IBV_WR_SEND, self.e.IBV_WR_SEND_WITH_IMM):
+        elif opcode not in (self.e.IBV_WR_SEND, self.e.IBV_WR_SEND_WITH_IMM, self.e.IBV_WR_SEND_WITH_INV):
             work.set_wr_rdma(key, self.address + remote)
         self.pair.post_send(work)
 
@@ -363,6 +363,92 @@ def engine_gives_up_a_peer_that_is_gone(s):
     assert said[:2] == [WRITE, RETRIES_EXCEEDED], said
 
 
+def rxe_uses_a_window_until_it_invalidates_it(s):
+    key = int(s.peer.ask("bind 100000 5000")[0])
+    assert s.peer.wait()[:2] == [BIND, 0]
+    expected = s.fill(0, 4000)
+    s.post(s.e.IBV_WR_RDMA_WRITE, 0, 4000, remote=101000, key=key)
+    s.done()
+    assert s.peer.sum(101000, 4000) == expected
+    for size in (10, 3000):  # the second one has nothing left to invalidate
+        s.peer.ask(f"receive 0 {size}")
+        s.post(s.e.IBV_WR_SEND_WITH_INV, 0, size, immediate=key)
+        if size == 10:
+            s.done()
+            assert s.peer.wait()[:4] == [RECEIVE, 0, size, WITH_INVALIDATE]
+    assert s.wait().status == s.e.IBV_WC_REM_ACCESS_ERR
+
+
+def rxe_is_refused_outside_a_window(s):
+    key = int(s.peer.ask("bind 100000 5000")[0])
+    assert s.peer.wait()[:2] == [BIND, 0]
+    s.post(s.e.IBV_WR_RDMA_WRITE, 0, 4000, remote=101001, key=key)
+    assert s.wait().status == s.e.IBV_WC_REM_ACCESS_ERR
+
+
+def engine_uses_a_window_until_it_invalidates_it(s):
+    from pyverbs.mr import MW, MWBindInfo
+    from pyverbs.wr import SendWR
+    window = MW(s.domain, s.e.IBV_MW_TYPE_2)
+    key = (window.rkey & ~0xff) | ((window.rkey + 1) & 0xff)  # as libibverbs makes it
+    work = SendWR(opcode=s.e.IBV_WR_BIND_MW)
+    work.set_bind_wr(window, MWBindInfo(s.memory, s.memory.buf + 100000, 5000, s.e.IBV_ACCESS_REMOTE_WRITE))
+    s.pair.post_send(work)
+    s.done()
+    s.peer.ask("fill 0 4000 5")
+    s.theirs("write", 0, 4000, remote=100100, key=key)
+    assert s.peer.wait()[:2] == [WRITE, 0]
+    assert s.sum(100100, 4000) == s.peer.sum(0, 4000)
+    s.receive(0, 3000)
+    s.theirs("send", 0, 3000, flags=WITH_INVALIDATE, a=key)
+    assert s.peer.wait()[:2] == [SEND, 0]
+    assert s.done().byte_len == 3000
+    s.theirs("write", 0, 4000, remote=100100, key=key)
+    assert s.peer.wait()[:2] == [WRITE, REMOTE_ACCESS]
+    window.close()
+
+
+def rxe_waits_for_memory(s):
+    """As in post-copy: what is not there makes rxe come again, and blocks nothing."""
+    not_ready = int(s.peer.ask("counters")[2])
+    for start in (100000, 102500):  # from the beginning on, and in the middle
+        expected = s.fill(0, 5000)
+        s.peer.ask(f"absent {start} 300")
+        s.post(s.e.IBV_WR_RDMA_WRITE, 0, 5000, remote=100000)
+        s.done()
+        assert s.peer.sum(100000, 5000) == expected
+        s.peer.ask(f"absent {start} 300")
+        s.post(s.e.IBV_WR_RDMA_READ, 10000, 5000, remote=100000)
+        s.done()
+        assert s.sum(10000, 5000) == expected
+        s.peer.ask("receive 100000 5000")
+        s.peer.ask(f"absent {start} 300")
+        expected = s.fill(0, 5000)
+        s.post(s.e.IBV_WR_SEND, 0, 5000)
+        s.done()
+        assert s.peer.wait()[:3] == [RECEIVE, 0, 5000]
+        assert s.peer.sum(100000, 5000) == expected
+    before = s.peer.number(100000)
+    s.peer.ask("absent 100000 300")
+    s.post(s.e.IBV_WR_ATOMIC_FETCH_AND_ADD, 8, 8, remote=100000, compare=1)
+    s.done()
+    assert (s.number(8), s.peer.number(100000)) == (before, (before + 1) % (1 << 64))
+    assert int(s.peer.ask("counters")[2]) >= not_ready + 7
+
+
+def rxe_waits_for_memory_in_the_middle_of_a_long_read(s):
+    """Longer than its own time-out (0.27 s), which asks for the rest again."""
+    size = 2 << 20
+    s.peer.ask(f"fill 100000 {size} 8")
+    s.peer.ask(f"absent {100000 + (3 << 19)} 700")
+    s.post(s.e.IBV_WR_RDMA_READ, 0, size, remote=100000)
+    s.done()
+    assert s.sum(0, size) == s.peer.sum(100000, size)
+    s.post(s.e.IBV_WR_RDMA_WRITE, 0, 5000, remote=10)
+    s.done()
+    assert s.sum(0, 5000) == s.peer.sum(10, 5000)
+
+
 def datagrams_of_rxe_arrive(s):
     for size in (0, 1, 1023, 1024):
         s.peer.ask(f"receive 100 {size + 40}")
@@ -450,7 +536,9 @@ ONCE = [rxe_writes_with_immediate, rxe_waits_for_a_receive, rxe_adds_and_swaps, 
         engine_writes_with_immediate, engine_waits_for_a_receive, engine_adds_and_swaps,
         engine_has_many_requests_under_way, rxe_is_refused_with_a_bad_key, rxe_is_refused_past_the_end,
         rxe_is_told_that_its_message_is_too_long, engine_is_refused_with_a_bad_key, engine_gives_up_a_peer_that_is_gone,
-        works_on_a_bad_network]
+        rxe_uses_a_window_until_it_invalidates_it, rxe_is_refused_outside_a_window,
+        engine_uses_a_window_until_it_invalidates_it, rxe_waits_for_memory,
+        rxe_waits_for_memory_in_the_middle_of_a_long_read, works_on_a_bad_network]
 CASES = {f"{case.__name__}_{mtu}": (case, mtu) for mtu in MTUS for case in EACH_MTU} | {
     case.__name__: (case, 1024) for case in ONCE}
 CASES = {name: (*case, RC, 4) for name, case in CASES.items()} | {

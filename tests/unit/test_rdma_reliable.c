@@ -545,11 +545,34 @@ static void read_waits_for_memory_in_its_middle(void **state)
 	for (int i = 0; i < 2000; i++)
 		network_step(network);
 	assert_int_equal(a->count, 0);
+	/* Nothing of it is sent before all of it is there. */
+	assert_int_equal(network->packets[RDMA_READ_RESPONSE_FIRST], 0);
 	b->absent[3] = false;
 	network_run(network);
 	assert_int_equal(a->count, 2);
 	assert_memory_equal(a->memory + WRITE_AT, b->memory, 20000);
 	assert_memory_equal(b->memory + WRITE_AT, a->memory, 20000);
+}
+
+static void read_waits_for_memory_that_goes_before_its_turn(void **state)
+{
+	CONNECTED;
+	uint64_t asked;
+
+	post(a, remote_work(GODWIT_RDMA_READ, b, 0), WRITE_AT, 200000);
+	post(a, remote_work(GODWIT_RDMA_WRITE, b, WRITE_AT), WRITE_AT, 200000);
+	while (network->packets[RDMA_READ_RESPONSE_MIDDLE] < 20)
+		assert_true(network_step(network));
+	absent_everywhere(b, true);
+	for (asked = 0; asked < 5; asked = b->asked_absent)
+		assert_true(network_step(network));
+	assert_int_equal(a->count, 0);
+	absent_everywhere(b, false);
+	network_run(network);
+	assert_int_equal(a->count, 2);
+	assert_int_equal(a->list[0].status, GODWIT_RDMA_SUCCESS);
+	assert_memory_equal(a->memory + WRITE_AT, b->memory, 200000);
+	assert_memory_equal(b->memory + WRITE_AT, b->memory, 200000);
 }
 
 static void atomic_waits_for_memory(void **state)
@@ -620,6 +643,7 @@ int main(void)
 	    TEST(send_waits_for_memory_with_its_receive),
 	    TEST(read_waits_for_memory),
 	    TEST(read_waits_for_memory_in_its_middle),
+	    TEST(read_waits_for_memory_that_goes_before_its_turn),
 	    TEST(atomic_waits_for_memory),
 	    TEST(sender_waits_for_its_own_memory),
 	    TEST(reader_waits_for_its_own_memory),
