@@ -335,6 +335,60 @@ static void test_memory_that_went_is_not_used(void **unused)
 	close(hot);
 }
 
+/* A front-end that cuts off what it has shared: a request into it fails, nothing else happens. */
+static void test_data_that_was_cut_off_fails(void **unused)
+{
+	struct vhost_user_range range = {HOT_GUEST, HOT_UNIT};
+	struct front_buffer buffers[] = {{SLOT_AT(0, 0), BLK_HEADER_SIZE, false},
+					 {HOT_GUEST, DATA_SIZE, false},
+					 {SLOT_AT(0, 0) + SLOT_STATUS, 1, true}};
+	struct front front = {0};
+	int hot = memfd_create("hot", MFD_CLOEXEC);
+
+	assert_int_equal(ftruncate(hot, HOT_UNIT), 0);
+	front_prepare(&front, DISK_SIZE, F_FLUSH, 1);
+	assert_no_error(vhost_user_memory_add_block(
+	    front.memory,
+	    &(struct vhost_user_block){{HOT_GUEST, HOT_UNIT, 2 * FRONT_USER, 0}, hot, HOT_UNIT}));
+	front_start_process(&front);
+	front_begin_session(&front);
+	front_start_ring(&front, 0, 0);
+	assert_no_error(vhost_user_front_end_change_memory(front.front, NULL, 0, &range, 1));
+	assert_int_equal(ftruncate(hot, 0), 0);
+	put_le32(front.bytes + SLOT_AT(0, 0), BLK_T_OUT);
+	front_put(&front, 0, 0, buffers, 3);
+	front_kick(&front, 0);
+	front_finish(&front, 0);
+	assert_int_equal(front_status(&front, 0, 0), BLK_S_IOERR);
+	assert_int_equal(front_do(&front, 0, BLK_T_IN, 0, DATA_SIZE), BLK_S_OK);
+	front_end(&front);
+	close(hot);
+}
+
+/* Where its ring was nobody can go on: the process ends, and the next one serves the disk. */
+static void test_ring_that_was_cut_off_ends_the_process(void **unused)
+{
+	struct front front = {0};
+	int status;
+
+	front_begin(&front, DISK_SIZE, F_FLUSH, 1);
+	assert_int_equal(ftruncate(front.ram, 0), 0);
+	front_kick(&front, 0);
+	assert_int_equal(waitpid(front.child, &status, 0), front.child);
+	front.child = 0;
+	assert_true(WIFSIGNALED(status) || WEXITSTATUS(status)); /* SIGBUS, or a sanitizer's end */
+	vhost_user_front_end_close(front.front);
+	assert_int_equal(ftruncate(front.ram, FRONT_RAM), 0);
+	close(front.inflight_fd);
+	front.inflight_fd = -1;
+	front_reset_ring(&front, 0);
+	front_start_process(&front);
+	front_begin_session(&front);
+	front_start_ring(&front, 0, 0);
+	assert_int_equal(front_do(&front, 0, BLK_T_IN, 0, DATA_SIZE), BLK_S_OK);
+	front_end(&front);
+}
+
 /* --- What moves -------------------------------------------------------------------------------- */
 
 static void test_pages_that_are_written_are_in_the_log(void **unused)
@@ -594,6 +648,8 @@ int main(void)
 	    cmocka_unit_test(test_requests_wait_while_another_process_has_the_disk),
 	    cmocka_unit_test(test_memory_in_thousands_of_pieces),
 	    cmocka_unit_test(test_memory_that_went_is_not_used),
+	    cmocka_unit_test(test_data_that_was_cut_off_fails),
+	    cmocka_unit_test(test_ring_that_was_cut_off_ends_the_process),
 	    cmocka_unit_test(test_pages_that_are_written_are_in_the_log),
 	    cmocka_unit_test(test_state_moves_with_the_cache_mode),
 	    cmocka_unit_test(test_state_of_another_disk_is_refused),
