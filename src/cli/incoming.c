@@ -42,6 +42,13 @@ static struct error *start(struct machine *machine, void *context)
 	return NULL;
 }
 
+/* Not by the usual way: a device might take zeros for what is not there. */
+static void lost(void *context, const struct error *error)
+{
+	log_error("the VM ends, and its guest is lost: %s", error_message(error));
+	_exit(1);
+}
+
 static void listening(void *context, const char *address)
 {
 	log_info("waiting for a VM at %s", address);
@@ -78,6 +85,7 @@ struct error *incoming_run(const struct cli_arguments *arguments, int *status)
 	    .address = cli_value(arguments, "incoming", NULL),
 	    .tls = cli_value(arguments, "tls", NULL),
 	    .listening = listening,
+	    .lost = lost,
 	};
 	struct machine_incoming *incoming = NULL;
 	struct vm_process_plan plan = {

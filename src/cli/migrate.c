@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* `godwit migrate VM URI`: starts a migration and watches it; or settles one that is undecided. */
+/*
+ * `godwit migrate VM URI`: starts a migration and watches it; or goes on with one whose connections
+ * broke, or settles one that is undecided.
+ */
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -28,8 +31,17 @@ static const struct cli_option options[] = {
     {"tls-name", CLI_REQUIRED, "NAME",
      "what the destination's certificate is for (default:\nthe host of a tcp: address)"},
     {"compress", CLI_REQUIRED, "HOW", "none (default) or zstd"},
+    {"postcopy", CLI_FLAG, NULL, "the guest moves at once, and its memory follows"},
+    {"hybrid", CLI_FLAG, NULL,
+     "memory is sent first; what does not become smaller\nfollows the guest"},
+    {"stalled-rounds", CLI_REQUIRED, "N",
+     "of --hybrid: rounds without gain, behind which the\nguest moves (default: 2)"},
     {"no-wait", CLI_FLAG, NULL, "print the job's id and return at once"},
     {"json", CLI_FLAG, NULL, "print the migration as JSON"},
+    {"start-postcopy", CLI_FLAG, NULL, "of a --hybrid one: the guest moves now"},
+    {"recover", CLI_FLAG, NULL,
+     "of one whose connections broke: goes on over others,\nto URI; at the destination: "
+     "waits there"},
     {"resume-here", CLI_FLAG, NULL,
      "of an undecided migration: the guest goes on here; it\n"
      "does not run, and never did, on the other side"},
@@ -45,6 +57,14 @@ static void draw(const json_t *job, bool last)
 
 	if (!isatty(STDERR_FILENO))
 		return;
+	if (json_object_get(job, "lacking-pages")) {
+		fprintf(stderr, "\r%s %s, %s lacking, %s sent\033[K%s",
+			bar_format(json_u64(job, "current-progress"),
+				   json_u64(job, "total-progress"), 30, bar),
+			json_text(job, "phase"), human(4096 * json_u64(job, "lacking-pages")),
+			human(json_u64(job, "sent")), last ? "\n" : "");
+		return;
+	}
 	fprintf(
 	    stderr, "\r%s round %d, %s sent, %s/s",
 	    bar_format(json_u64(job, "current-progress"), json_u64(job, "total-progress"), 30, bar),
@@ -58,13 +78,16 @@ static void draw(const json_t *job, bool last)
 		fprintf(stderr, "\n%s\033[K%s", json_text(job, "why"), last ? "\n" : "\r\033[A");
 }
 
-/* An event MIGRATION among those that have come and come within @timeout_ns, or NULL. */
+/* An event MIGRATION that ends the watch, among those that have come and come within @timeout_ns, or
+ * NULL. */
 static struct error *next_word(struct qmp_client *client, int64_t timeout_ns, json_t **word)
 {
 	AUTO_JSON json_t *event = NULL;
 
 	TRY(qmp_client_next_event(client, timeout_ns, &event));
-	if (event && strcmp(json_text(event, "event"), "MIGRATION") == 0)
+	if (!event || strcmp(json_text(event, "event"), "MIGRATION") != 0)
+		return NULL;
+	if (strcmp(json_text(json_object_get(event, "data"), "status"), "postcopy-active") != 0)
 		*word = json_incref(json_object_get(event, "data"));
 	return NULL;
 }
@@ -75,10 +98,16 @@ static struct error *conclude(const json_t *word)
 
 	if (strcmp(status, "completed") == 0)
 		return NULL;
+	if (json_object_get(word, "reason") && strcmp(status, "failed") != 0)
+		return error_new(EINPROGRESS, "%s: %s", json_text(word, "reason"),
+				 json_text(word, "state-text"));
 	if (strcmp(status, "undecided") == 0)
 		return error_new(EINPROGRESS,
-				 "%s: look at the destination, then 'godwit migrate "
-				 "--resume-here' or '--give-up'",
+				 "%s: 'godwit migrate --recover' connects again; or look at the "
+				 "destination, then 'godwit migrate --resume-here' or '--give-up'",
+				 json_text(word, "state-text"));
+	if (strcmp(status, "postcopy-paused") == 0)
+		return error_new(EINPROGRESS, "%s: 'godwit migrate --recover' connects again",
 				 json_text(word, "state-text"));
 	return error_new(ECANCELED, "%s", json_text(word, "reason"));
 }
@@ -148,6 +177,26 @@ static struct error *add_texts(const struct cli_arguments *arguments, json_t *re
 	return NULL;
 }
 
+static struct error *add_mode(const struct cli_arguments *arguments, json_t *request)
+{
+	bool postcopy = cli_has(arguments, "postcopy"), hybrid = cli_has(arguments, "hybrid");
+	uint64_t rounds = 0;
+
+	if (postcopy && hybrid)
+		return error_usage("--postcopy and --hybrid exclude each other: leave one out");
+	if (postcopy || hybrid)
+		json_object_set_new(request, "mode", json_string(hybrid ? "hybrid" : "postcopy"));
+	if (!cli_has(arguments, "stalled-rounds"))
+		return NULL;
+	if (!hybrid)
+		return error_usage("--stalled-rounds is for --hybrid");
+	TRY(error_prefix(
+	    number_parse(cli_value(arguments, "stalled-rounds", NULL), UINT32_MAX, &rounds),
+	    "--stalled-rounds"));
+	json_object_set_new(request, "stalled-rounds", json_integer((json_int_t)rounds));
+	return NULL;
+}
+
 static struct error *start(const struct cli_arguments *arguments, struct qmp_client *client,
 			   struct migrate_uri *uri, json_t **started)
 {
@@ -158,7 +207,9 @@ static struct error *start(const struct cli_arguments *arguments, struct qmp_cli
 			 "--channels"));
 	TRY(add_numbers(arguments, channels, request));
 	TRY(add_texts(arguments, request));
-	TRY(migrate_uri_open(uri, arguments->positional[1], (uint32_t)channels, client));
+	TRY(add_mode(arguments, request));
+	TRY(migrate_uri_open(uri, arguments->positional[1], (uint32_t)channels,
+			     json_object_get(request, "mode") != NULL, client));
 	json_object_set_new(request, "uri", json_string(uri->text));
 	return qmp_client_execute(client, "godwit-migrate", json_incref(request), started);
 }
@@ -182,14 +233,30 @@ static void tell(const json_t *word, const char *to)
 	       "(of which resumed %.1f)\n",
 	       ms(downtime, "stop-ns"), ms(downtime, "states-ns"), ms(downtime, "pages-ns"),
 	       ms(downtime, "load-ns"), ms(downtime, "confirm-ns"), ms(downtime, "resume-ns"));
+	if (json_object_get(word, "postcopy-pages"))
+		printf("  %s of memory followed the guest, %s of it because it waited for them\n",
+		       human(4096 * json_u64(word, "postcopy-pages")),
+		       human(4096 * json_u64(word, "requested-pages")));
+}
+
+/* Waits for what becomes of job @id, and tells it. */
+static struct error *follow(const struct cli_arguments *arguments, struct qmp_client *client,
+			    const char *id)
+{
+	AUTO_JSON json_t *word = NULL;
+	struct error *error = watch(client, id, &word);
+
+	if (word && cli_has(arguments, "json"))
+		json_print(json_incref(word));
+	else if (!error)
+		tell(word, arguments->positional[1]);
+	return error;
 }
 
 static struct error *migrate(const struct cli_arguments *arguments, struct migrate_uri *uri)
 {
 	AUTO_QMP_CLIENT struct qmp_client *client = NULL;
 	AUTO_JSON json_t *started = NULL;
-	AUTO_JSON json_t *word = NULL;
-	struct error *error;
 
 	TRY(vm_connect(arguments->positional[0], &client));
 	TRY(start(arguments, client, uri, &started));
@@ -200,44 +267,96 @@ static struct error *migrate(const struct cli_arguments *arguments, struct migra
 			json_print(TAKE_PTR(started));
 		return NULL;
 	}
-	error = watch(client, json_text(started, "job"), &word);
-	if (word && cli_has(arguments, "json"))
-		json_print(json_incref(word));
-	else if (!error)
-		tell(word, arguments->positional[1]);
-	return error;
+	return follow(arguments, client, json_text(started, "job"));
 }
 
-/* --- Settling ---------------------------------------------------------------------------------- */
+/* --- Recovering -------------------------------------------------------------------------------- */
 
-static struct error *settle(const struct cli_arguments *arguments)
+/* A machine that arrives only waits; its source goes on. */
+static struct error *recover(const struct cli_arguments *arguments, struct migrate_uri *uri)
 {
-	bool resume_here = cli_has(arguments, "resume-here");
+	AUTO_QMP_CLIENT struct qmp_client *client = NULL;
+	AUTO_JSON json_t *migration = NULL;
+	const json_t *outgoing;
+	bool postcopy;
 
-	if (resume_here && cli_has(arguments, "give-up"))
-		return error_usage("--resume-here and --give-up exclude each other: leave one out");
-	if (arguments->positional_count > 1)
-		return error_usage("--%s ends a migration: leave the address out",
-				   resume_here ? "resume-here" : "give-up");
+	TRY(vm_connect(arguments->positional[0], &client));
+	TRY(qmp_client_execute(client, "godwit-migration", NULL, &migration));
+	outgoing = json_object_get(migration, "outgoing");
+	postcopy = strcmp(json_text(outgoing, "mode"), "precopy") != 0;
+	TRY(migrate_uri_open(uri, arguments->positional[1],
+			     (uint32_t)json_u64(outgoing, "channels"), postcopy, client));
+	TRY(qmp_client_execute(client, "godwit-migrate-recover",
+			       json_pack("{s:s}", "uri", uri->text), NULL));
+	if (!outgoing || cli_has(arguments, "no-wait"))
+		return NULL;
+	return follow(arguments, client, json_text(outgoing, "job"));
+}
+
+/* --- What is under way ------------------------------------------------------------------------- */
+
+/* What is done to a migration that is under way, each alone. */
+static const char *const actions[] = {"resume-here", "give-up", "start-postcopy", "recover"};
+
+static struct error *find_action(const struct cli_arguments *arguments, const char **action)
+{
+	*action = NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(actions); i++) {
+		if (!cli_has(arguments, actions[i]))
+			continue;
+		if (*action)
+			return error_usage("--%s and --%s exclude each other: leave one out",
+					   *action, actions[i]);
+		*action = actions[i];
+	}
+	return NULL;
+}
+
+static struct error *check_action(const struct cli_arguments *arguments, const char *action)
+{
+	bool recovers = strcmp(action, "recover") == 0;
+
+	if (recovers && arguments->positional_count < 2)
+		return error_usage("URI is missing: where the destination waits");
+	if (!recovers && arguments->positional_count > 1)
+		return error_usage("--%s %s a migration: leave the address out", action,
+				   strcmp(action, "start-postcopy") == 0 ? "changes" : "ends");
 	for (int i = 0; i < arguments->given_count; i++) {
 		const char *name = arguments->given[i].option->name;
+		bool watches = strcmp(name, "no-wait") == 0 || strcmp(name, "json") == 0;
 
-		if (strcmp(name, "resume-here") != 0 && strcmp(name, "give-up") != 0)
+		if (strcmp(name, action) != 0 && !(recovers && watches))
 			return error_usage("--%s is for a migration that begins: leave it out",
 					   name);
 	}
+	return NULL;
+}
+
+static struct error *change(const struct cli_arguments *arguments, const char *action,
+			    struct migrate_uri *uri)
+{
+	TRY(check_action(arguments, action));
+	if (strcmp(action, "recover") == 0)
+		return recover(arguments, uri);
+	if (strcmp(action, "start-postcopy") == 0)
+		return vm_execute(arguments->positional[0], "godwit-migrate-start-postcopy", NULL,
+				  NULL);
 	return vm_execute(arguments->positional[0], "godwit-migrate-settle",
-			  json_pack("{s:s}", "action", resume_here ? "resume-here" : "give-up"),
-			  NULL);
+			  json_pack("{s:s}", "action", action), NULL);
 }
 
 static struct error *run_migrate(const struct cli_arguments *arguments, int *status)
 {
 	struct migrate_uri uri = {};
 	struct error *error;
+	const char *action;
 
-	if (cli_has(arguments, "resume-here") || cli_has(arguments, "give-up"))
-		return settle(arguments);
+	TRY(find_action(arguments, &action));
+	if (action) {
+		error = change(arguments, action, &uri);
+		migrate_uri_close(&uri);
+		return error;
+	}
 	if (arguments->positional_count < 2)
 		return error_usage("URI is missing: where a 'godwit run --incoming' waits");
 	if (cli_has(arguments, "no-wait") && strncmp(arguments->positional[1], "exec:", 5) == 0)
@@ -259,8 +378,11 @@ const struct cli_command cli_migrate = {
 	"for each; $GODWIT_CHANNEL is main, 0, 1 …). The guest runs on until it stands still for\n"
 	"a moment; this VM ends when it runs there. When anything breaks it goes on here, but\n"
 	"for one moment in which nobody can tell: the migration is then undecided, and\n"
-	"--resume-here or --give-up, on either side, settles it. Interrupting this command does\n"
-	"not end the migration: 'godwit jobs' shows it and cancels it.",
+	"--recover, or --resume-here or --give-up, on either side, settles it. With --postcopy\n"
+	"or --hybrid the guest runs there before its memory has come: it waits for what it\n"
+	"touches, and needs both hosts until all is there. When the connection breaks meanwhile\n"
+	"both sides wait, and --recover goes on. Interrupting this command does not end the\n"
+	"migration: 'godwit jobs' shows it and cancels it.",
     .options = options,
     .run = run_migrate,
 };

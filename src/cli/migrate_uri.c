@@ -44,17 +44,22 @@ static struct error *check_channels(const char *given, uint32_t channels)
 
 /* One command a connection, which $GODWIT_CHANNEL tells apart. */
 static struct error *open_commands(struct migrate_uri *uri, const char *command, uint32_t channels,
-				   struct qmp_client *client)
+				   bool postcopy, struct qmp_client *client)
 {
-	TRY(check_channels(uri->given, channels));
+	uint32_t count = channels + postcopy;
+
+	TRY(check_channels(uri->given, count));
 	if (!*command)
 		return error_usage("exec: lacks a command");
-	for (uint32_t i = 0; i <= channels; i++) {
+	for (uint32_t i = 0; i <= count; i++) {
 		AUTO_CLOSE int fd = -1;
-		char number[16];
+		char number[16] = "main";
 
-		snprintf(number, sizeof(number), "%u", i - 1);
-		if (setenv("GODWIT_CHANNEL", i ? number : "main", 1) < 0)
+		if (i > channels)
+			snprintf(number, sizeof(number), "postcopy");
+		else if (i)
+			snprintf(number, sizeof(number), "%u", i - 1);
+		if (setenv("GODWIT_CHANNEL", number, 1) < 0)
 			return error_system(errno, "exec");
 		TRY(child_start(command, CHILD_BOTH, &fd, &uri->children[i]));
 		uri->count = i + 1;
@@ -90,15 +95,15 @@ static struct error *open_descriptors(struct migrate_uri *uri, const char *numbe
 }
 
 struct error *migrate_uri_open(struct migrate_uri *uri, const char *given, uint32_t channels,
-			       struct qmp_client *client)
+			       bool postcopy, struct qmp_client *client)
 {
 	uri->given = given;
 	if (strncmp(given, "unix:", 5) == 0)
 		return open_unix(uri, given + 5);
 	if (strncmp(given, "exec:", 5) == 0)
-		return open_commands(uri, given + 5, channels, client);
+		return open_commands(uri, given + 5, channels, postcopy, client);
 	if (strncmp(given, "fd:", 3) == 0)
-		return open_descriptors(uri, given + 3, channels, client);
+		return open_descriptors(uri, given + 3, channels + postcopy, client);
 	if ((size_t)snprintf(uri->text, sizeof(uri->text), "%s", given) >= sizeof(uri->text))
 		return error_usage("'%.64s…' is too long for an address", given);
 	return NULL;

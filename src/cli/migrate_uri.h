@@ -21,9 +21,9 @@ struct migrate_uri {
 	struct child *children[MIGRATE_URI_MAX + 1];
 };
 
-/* Starts and passes what is needed for @channels data connections. */
+/* Starts and passes what is needed for @channels data connections, and one more for @postcopy. */
 struct error *migrate_uri_open(struct migrate_uri *uri, const char *given, uint32_t channels,
-			       struct qmp_client *client) MUST_CHECK;
+			       bool postcopy, struct qmp_client *client) MUST_CHECK;
 /* Ends the commands that have not ended. */
 void migrate_uri_close(struct migrate_uri *uri);
 

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "control/control.h"
 #include "control/run_directory.h"
+#include "machine/machine_migrate.h"
 
 /* Each member is released in reverse order by process_end. */
 struct vm_process {
@@ -44,11 +45,15 @@ static void limit_own_memory(void)
 static void signal_arrived(void *context, uint32_t events)
 {
 	struct vm_process *process = context;
+	AUTO_ERROR struct error *error = NULL;
 	struct signalfd_siginfo info;
 
 	if (read(process->signal_fd, &info, sizeof(info)) != sizeof(info))
 		return;
-	if (!process->asked && machine_state(process->machine) == MACHINE_RUNNING) {
+	error = machine_migrate_check_end(process->machine);
+	if (error) {
+		log_error("signal %u: %s", info.ssi_signo, error_message(error));
+	} else if (!process->asked && machine_state(process->machine) == MACHINE_RUNNING) {
 		log_info(
 		    "signal %u: pressing the guest's power button; another one ends it at once",
 		    info.ssi_signo);

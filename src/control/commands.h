@@ -54,7 +54,9 @@ DECLARE_COMMAND(godwit_restore);
 /* commands_migrate.c */
 DECLARE_COMMAND(godwit_migrate);
 DECLARE_COMMAND(godwit_migrate_limit);
+DECLARE_COMMAND(godwit_migrate_recover);
 DECLARE_COMMAND(godwit_migrate_settle);
+DECLARE_COMMAND(godwit_migrate_start_postcopy);
 DECLARE_COMMAND(godwit_migration);
 
 /* commands_jobs.c */

@@ -13,6 +13,7 @@
 #include "control/memory_report.h"
 #include "control/qmp_server.h"
 #include "machine/machine_incoming.h"
+#include "machine/machine_migrate.h"
 
 /* As QEMU's RunState. */
 static const char *status_of(const struct control *control)
@@ -82,6 +83,7 @@ struct error *command_stop(void *context, json_t *arguments, json_t **result)
 {
 	struct control *control = context;
 
+	TRY(machine_incoming_check(control->machine));
 	machine_pause(control->machine);
 	return NULL;
 }
@@ -113,6 +115,7 @@ struct error *command_quit(void *context, json_t *arguments, json_t **result)
 {
 	struct control *control = context;
 
+	TRY(machine_migrate_check_end(control->machine));
 	machine_shutdown(control->machine, false, "host-qmp-quit");
 	return NULL;
 }

@@ -65,6 +65,38 @@ static struct error *take_descriptors(const struct control *control, const char 
 
 /* --- Migrating --------------------------------------------------------------------------------- */
 
+static struct error *read_mode(json_t *arguments, struct machine_migrate_options *options)
+{
+	static const char *const modes[] = {
+	    [MACHINE_MIGRATE_PRECOPY] = "precopy",
+	    [MACHINE_MIGRATE_POSTCOPY] = "postcopy",
+	    [MACHINE_MIGRATE_HYBRID] = "hybrid",
+	};
+	const char *mode = qmp_string(arguments, "mode", "precopy");
+	uint64_t rounds = qmp_size(arguments, "stalled-rounds", MACHINE_MIGRATE_STALLED);
+	size_t i = 0;
+
+	while (i < ARRAY_SIZE(modes) && strcmp(mode, modes[i]) != 0)
+		i++;
+	if (i == ARRAY_SIZE(modes))
+		return error_usage("mode: '%s' is none of 'precopy', 'postcopy', 'hybrid'", mode);
+	options->mode = (enum machine_migrate_mode)i;
+	if (options->mode != MACHINE_MIGRATE_HYBRID && json_object_get(arguments, "stalled-rounds"))
+		return error_usage("stalled-rounds: is for the mode 'hybrid'");
+	options->stalled_rounds = (uint32_t)MIN(rounds, (uint64_t)UINT32_MAX);
+	return NULL;
+}
+
+static struct error *check_address(const char *address)
+{
+	if (strncmp(address, "exec:", 5) == 0)
+		return error_usage("%s: a VM runs no commands: start it once for each connection, "
+				   "send its sockets with 'getfd', and migrate to fd:NAME+fd:NAME "
+				   "('godwit migrate' does all that)",
+				   address);
+	return NULL;
+}
+
 static struct error *read_options(json_t *arguments, struct machine_migrate_options *options)
 {
 	const char *compress = qmp_string(arguments, "compress", "none");
@@ -73,11 +105,8 @@ static struct error *read_options(json_t *arguments, struct machine_migrate_opti
 
 	if (strcmp(compress, "none") != 0 && strcmp(compress, "zstd") != 0)
 		return error_usage("compress: '%s' is neither 'none' nor 'zstd'", compress);
-	if (strncmp(options->address, "exec:", 5) == 0)
-		return error_usage("%s: a VM runs no commands: start it once for each connection, "
-				   "send its sockets with 'getfd', and migrate to fd:NAME+fd:NAME "
-				   "('godwit migrate' does all that)",
-				   options->address);
+	TRY(check_address(options->address));
+	TRY(read_mode(arguments, options));
 	options->zstd = strcmp(compress, "zstd") == 0;
 	options->channels = (uint32_t)MIN(channels, (uint64_t)UINT32_MAX);
 	options->downtime_ms = (uint32_t)MIN(downtime, (uint64_t)UINT32_MAX);
@@ -137,18 +166,62 @@ struct error *command_godwit_migrate_limit(void *context, json_t *arguments, jso
 	return NULL;
 }
 
+struct error *command_godwit_migrate_start_postcopy(void *context, json_t *arguments,
+						    json_t **result)
+{
+	struct machine_migrate *migrate;
+
+	TRY(current(context, &migrate));
+	return machine_migrate_start_postcopy(migrate);
+}
+
+static struct error *recover(struct control *control, const char *address)
+{
+	struct machine_migrate *migrate = migrate_job_current(control->jobs);
+	struct machine_incoming_report report;
+
+	if (migrate)
+		return machine_migrate_recover(migrate, address);
+	if (machine_incoming_get_report(control->machine, &report) &&
+	    !handover_is_over(report.state))
+		return machine_incoming_recover(control->machine, address);
+	return error_new(ENOENT, "no migration is under way: nothing is to be recovered");
+}
+
+/* At a source: connects to @uri. At a destination: waits there. */
+struct error *command_godwit_migrate_recover(void *context, json_t *arguments, json_t **result)
+{
+	struct control *control = context;
+	const char *address = qmp_string(arguments, "uri", "");
+	struct descriptors descriptors = {};
+	struct error *error = NULL;
+
+	TRY(check_address(address));
+	if (strncmp(address, "fd:", 3) == 0) {
+		error = take_descriptors(control, address + 3, &descriptors);
+		address = descriptors.text;
+	}
+	if (!error)
+		error = recover(control, address);
+	if (error)
+		close_all(&descriptors);
+	return error;
+}
+
 struct error *command_godwit_migrate_settle(void *context, json_t *arguments, json_t **result)
 {
 	struct control *control = context;
 	const char *action = qmp_string(arguments, "action", "");
 	struct machine_migrate *migrate = migrate_job_current(control->jobs);
 	bool resume_here = strcmp(action, "resume-here") == 0;
+	struct machine_incoming_report report;
 
 	if (!resume_here && strcmp(action, "give-up") != 0)
 		return error_usage("action: '%s' is neither 'resume-here' nor 'give-up'", action);
 	if (migrate)
 		return machine_migrate_settle(migrate, resume_here);
-	if (machine_is_incoming(control->machine))
+	if (machine_incoming_get_report(control->machine, &report) &&
+	    !handover_is_over(report.state))
 		return machine_incoming_settle(control->machine, resume_here);
 	return error_new(ENOENT, "no migration is under way: nothing is to be settled");
 }
@@ -164,6 +237,21 @@ static json_t *describe_incoming(const struct machine_incoming_report *report)
 	    (json_int_t)report->received.state_bytes, "load-ns", (json_int_t)report->load_ns,
 	    "resume-ns", (json_int_t)report->resume_ns);
 
+	if (report->postcopy) {
+		const struct postcopy_destination_progress *brought = &report->brought;
+
+		json_object_set_new(object, "postcopy-pages",
+				    json_integer((json_int_t)brought->total));
+		json_object_set_new(object, "lacking-pages",
+				    json_integer((json_int_t)brought->lacking));
+		json_object_set_new(object, "dropped-pages",
+				    json_integer((json_int_t)brought->dropped));
+		json_object_set_new(object, "waits", json_integer((json_int_t)brought->asked));
+		json_object_set_new(object, "requests",
+				    json_integer((json_int_t)brought->requests));
+	}
+	if (report->listening)
+		json_object_set_new(object, "listening", json_true());
 	if (*report->reason)
 		json_object_set_new(object, "reason", json_string(report->reason));
 	return object;

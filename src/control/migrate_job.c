@@ -13,6 +13,7 @@ struct migrate_job {
 	struct machine_migrate *migrate; /* NULL once it is over */
 	char *address;
 	uint32_t channels;
+	uint32_t told;				  /* progress.changes, by the last event */
 	struct machine_migrate_progress progress; /* as last seen */
 };
 
@@ -35,7 +36,8 @@ static void set(json_t *object, const char *name, int64_t number)
 	json_object_set_new(object, name, json_integer((json_int_t)number));
 }
 
-static const char *phase_name(enum precopy_phase phase)
+/* What post-copy does is called as in QEMU's MigrationStatus. */
+static const char *phase_name(const struct machine_migrate_progress *progress)
 {
 	static const char *const names[] = {
 	    [PRECOPY_WAITING] = "waiting",
@@ -44,7 +46,25 @@ static const char *phase_name(enum precopy_phase phase)
 	    [PRECOPY_READY] = "ready",
 	};
 
-	return names[phase];
+	if (!progress->postcopy || progress->state == HANDOVER_S_STAYED)
+		return names[progress->precopy.phase];
+	if (progress->connecting || progress->state == HANDOVER_S_REJOINING ||
+	    progress->state == HANDOVER_S_ASKING)
+		return "postcopy-recover";
+	if (progress->state == HANDOVER_S_SERVING_CUT || progress->state == HANDOVER_S_UNDECIDED)
+		return "postcopy-paused";
+	return "postcopy-active";
+}
+
+static const char *mode_name(enum machine_migrate_mode mode)
+{
+	static const char *const names[] = {
+	    [MACHINE_MIGRATE_PRECOPY] = "precopy",
+	    [MACHINE_MIGRATE_POSTCOPY] = "postcopy",
+	    [MACHINE_MIGRATE_HYBRID] = "hybrid",
+	};
+
+	return names[mode];
 }
 
 static json_t *describe_downtime(const struct machine_downtime *downtime)
@@ -64,7 +84,14 @@ static void describe_progress(const struct machine_migrate_progress *progress, j
 	json_object_set_new(object, "state", json_string(handover_state_name(progress->state)));
 	json_object_set_new(object, "state-text",
 			    json_string(handover_state_text(progress->state)));
-	json_object_set_new(object, "phase", json_string(phase_name(precopy->phase)));
+	json_object_set_new(object, "phase", json_string(phase_name(progress)));
+	json_object_set_new(object, "mode", json_string(mode_name(progress->mode)));
+	if (progress->postcopy) {
+		set(object, "postcopy-pages", (int64_t)progress->postcopy_pages);
+		set(object, "lacking-pages", (int64_t)progress->postcopy_left);
+		set(object, "requests", (int64_t)progress->requests);
+		set(object, "requested-pages", (int64_t)progress->requested_pages);
+	}
 	set(object, "round", precopy->round);
 	set(object, "sent", (int64_t)progress->sent);
 	set(object, "pages", (int64_t)progress->pages);
@@ -132,9 +159,27 @@ static void emit(struct migrate_job *migrate, const char *status, const char *re
 	json_decref(data);
 }
 
-static void migrate_job_undecided(void *context)
+/* It may have changed again since. */
+static void migrate_job_changed(void *context)
 {
-	emit(context, "undecided", NULL);
+	struct migrate_job *migrate = context;
+	const struct machine_migrate_progress *progress = &migrate->progress;
+	const char *reason = NULL, *status = NULL;
+
+	migrate_job_look(migrate);
+	if (*progress->recover_error)
+		reason = progress->recover_error;
+	if (progress->changes == migrate->told)
+		return;
+	migrate->told = progress->changes;
+	if (progress->state == HANDOVER_S_UNDECIDED)
+		status = "undecided";
+	else if (progress->state == HANDOVER_S_SERVING)
+		status = "postcopy-active";
+	else if (progress->state == HANDOVER_S_SERVING_CUT)
+		status = "postcopy-paused";
+	if (status)
+		emit(migrate, status, reason);
 }
 
 static void migrate_job_done(void *context, struct error *error)
@@ -169,7 +214,7 @@ struct error *migrate_job_start(struct control *control,
 		return error;
 	}
 	error = machine_migrate_start(control->machine, options, migrate_job_done,
-				      migrate_job_undecided, migrate, &migrate->migrate);
+				      migrate_job_changed, migrate, &migrate->migrate);
 	if (error) {
 		job_conclude(&migrate->job, error_message(error));
 		error_free(job_dismiss(&migrate->job));

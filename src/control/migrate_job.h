@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The job behind `godwit migrate`: lasts until the guest runs at the destination (the VM then ends) or
- * it is certain that it stays here. A migration that is UNDECIDED is a job that runs and that
+ * The job behind `godwit migrate`: lasts until the guest, and all of its memory, is at the destination
+ * (the VM then ends) or it is certain that it stays here. A migration that is UNDECIDED is a job that runs and that
  * `godwit migrate --resume-here` or `--give-up` ends. Main loop only.
  *
  * Each change of what becomes of the guest is an event MIGRATION with the job's own description and
- * its `status`: completed, failed, undecided.
+ * its `status`: completed, failed, undecided; postcopy-active and postcopy-paused while the guest runs
+ * there and its memory follows.
  */
 #ifndef GODWIT_CONTROL_MIGRATE_JOB_H
 #define GODWIT_CONTROL_MIGRATE_JOB_H

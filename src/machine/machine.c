@@ -174,6 +174,7 @@ void machine_destroy(struct machine *machine)
 {
 	if (!machine)
 		return;
+	machine_incoming_abandon(machine);
 	/*
 	 * While the guest stands still nothing new reaches the devices; but a device that is about
 	 * to unplug memory may still ask for the vCPUs, so these go after the devices' threads.
@@ -329,6 +330,7 @@ struct error *machine_reset_by(struct machine *machine, bool guest, const char *
 		return error_new(EPERM, "the machine is shutting down");
 	if (machine->frozen)
 		return frozen_error(machine, ": cancel the job, or wait for it");
+	TRY(machine_incoming_check(machine));
 	machine_stop_guest(machine);
 	machine->state = MACHINE_PAUSED;
 	machine_devices_reset(machine);
@@ -355,7 +357,9 @@ void machine_shutdown(struct machine *machine, bool guest, const char *reason)
 {
 	if (machine->state == MACHINE_SHUTDOWN)
 		return;
-	machine_stop_guest(machine);
+	/* Else who waits for pages would be waited for; machine_destroy ends the process then. */
+	if (!machine_incoming_lose(machine))
+		machine_stop_guest(machine);
 	machine->state = MACHINE_SHUTDOWN;
 	machine_emit(machine, "SHUTDOWN",
 		     json_pack("{s:b, s:s}", "guest", guest, "reason", reason));

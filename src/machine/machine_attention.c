@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "machine/machine_incoming.h"
 #include "machine/machine_private.h"
 #include "machine/machine_restore.h"
 
@@ -134,7 +135,8 @@ static void attention_ready(void *context, uint32_t events)
 		machine_shutdown(machine, false, "host-ui");
 	if (machine->state != MACHINE_RUNNING && machine->state != MACHINE_PAUSED)
 		return;
-	if (machine->frozen) { /* machine_thaw asks again */
+	/* machine_thaw asks again, or who connects again to where the guest's memory is */
+	if (machine->frozen || machine_incoming_is_cut(machine)) {
 		__atomic_fetch_or(&machine->attention, what & ATTENTION_GUEST, __ATOMIC_ACQ_REL);
 		return;
 	}

@@ -45,10 +45,11 @@ static json_t *describe_memory(const struct machine *machine)
 
 	for (region = memory_map_first(machine->map); region; region = region->next)
 		json_array_append_new(
-		    list, json_pack("{s:s, s:I, s:I, s:I, s:I}", "block", region->block->name,
+		    list, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "block", region->block->name,
 				    "address", (json_int_t)region->address, "offset",
 				    (json_int_t)region->block_offset, "size",
-				    (json_int_t)region->size, "unit", (json_int_t)region->unit));
+				    (json_int_t)region->size, "unit", (json_int_t)region->unit,
+				    "page-size", (json_int_t)region->block->page_size));
 	return list;
 }
 
@@ -216,6 +217,22 @@ void machine_description_state(const struct machine_description *description, ui
 	*name = json_string_value(json_object_get(object, "name"));
 	*instance = (uint32_t)json_integer_value(json_object_get(object, "instance"));
 	*version = (uint32_t)json_integer_value(json_object_get(object, "version"));
+}
+
+uint64_t machine_description_page_size(const struct machine_description *description,
+				       const char *block)
+{
+	size_t index;
+	json_t *item;
+
+	json_array_foreach ((json_t *)description->memory, index, item) {
+		const char *name = json_string_value(json_object_get(item, "block"));
+		json_int_t size = json_integer_value(json_object_get(item, "page-size"));
+
+		if (name && !strcmp(name, block) && size > 0)
+			return (uint64_t)size;
+	}
+	return 0;
 }
 
 struct error *machine_description_config(const struct machine_description *description,

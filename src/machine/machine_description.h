@@ -50,6 +50,9 @@ struct error *machine_description_config(const struct machine_description *descr
  */
 struct error *machine_description_check(const struct machine_description *description,
 					struct machine *machine) MUST_CHECK;
+/* Bytes of a page of the host behind a block of memory there; 0: not said. */
+uint64_t machine_description_page_size(const struct machine_description *description,
+				       const char *block);
 /* How many states there are, and one of them, once it was checked. The name is the description's. */
 uint32_t machine_description_states(const struct machine_description *description);
 void machine_description_state(const struct machine_description *description, uint32_t index,

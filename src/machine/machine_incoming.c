@@ -15,9 +15,7 @@
 #include "machine/machine_incoming.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
@@ -60,147 +58,6 @@ static void stop_waiting(struct machine_incoming *incoming)
 	pthread_mutex_unlock(&incoming->lock);
 }
 
-/* --- Before there is a machine ----------------------------------------------------------------- */
-
-void machine_incoming_close(struct machine_incoming *incoming)
-{
-	if (!incoming)
-		return;
-	migration_receiver_destroy(incoming->receiver);
-	incoming_load_clear(incoming);
-	machine_description_free(incoming->description);
-	migration_link_close(incoming->link);
-	main_calls_destroy(&incoming->calls);
-	handover_queue_destroy(&incoming->events);
-	error_free(incoming->reason);
-	pthread_cond_destroy(&incoming->changed);
-	pthread_mutex_destroy(&incoming->lock);
-	free(incoming);
-}
-
-/* Cancels a link when somebody no longer wants to wait for it. */
-struct watch {
-	struct migration_link *link;
-	int cancel_fd, stop_fd;
-};
-
-static void *watch_thread(void *context)
-{
-	const struct watch *watch = context;
-	struct pollfd fds[] = {{.fd = watch->cancel_fd, .events = POLLIN},
-			       {.fd = watch->stop_fd, .events = POLLIN}};
-
-	while (poll(fds, 2, -1) < 0 && errno == EINTR)
-		;
-	if (fds[0].revents)
-		migration_link_cancel(watch->link);
-	return NULL;
-}
-
-static struct error *receive_description(struct machine_incoming *incoming)
-{
-	struct migration_message message;
-
-	migration_link_expect(incoming->link);
-	TRY(migration_link_receive(incoming->link, &message));
-	if (message.type != MIGRATION_CONFIG)
-		return error_new(EBADMSG, "the source begins with %s instead of CONFIG",
-				 migration_message_name(message.type));
-	return machine_description_read(message.text, message.size, &incoming->description);
-}
-
-static struct error *accept_source(struct machine_incoming *incoming)
-{
-	struct error *error;
-
-	TRY(migration_link_accept(incoming->link));
-	migration_link_set_timeout(incoming->link, LINK_TIMEOUT_MS);
-	error = receive_description(incoming);
-	if (error)
-		machine_incoming_refuse(incoming, error);
-	return error;
-}
-
-static struct error *accept_watched(struct machine_incoming *incoming, int cancel_fd)
-{
-	AUTO_CLOSE int stop_fd = eventfd(0, EFD_CLOEXEC);
-	struct watch watch = {.link = incoming->link, .cancel_fd = cancel_fd, .stop_fd = stop_fd};
-	struct error *error;
-	pthread_t thread;
-
-	if (stop_fd < 0)
-		return error_system(errno, "a migration");
-	TRY(thread_start(&thread, "incoming", watch_thread, &watch));
-	error = accept_source(incoming);
-	eventfd_write(stop_fd, 1);
-	pthread_join(thread, NULL);
-	return error;
-}
-
-struct error *machine_incoming_accept(const struct machine_incoming_options *options,
-				      struct machine_incoming **result)
-{
-	const struct migration_link_options link = {.address = options->address,
-						    .tls = options->tls};
-	struct machine_incoming *incoming = calloc(1, sizeof(*incoming));
-	struct error *error;
-
-	if (!incoming)
-		return error_system(ENOMEM, "a migration");
-	pthread_mutex_init(&incoming->lock, NULL);
-	pthread_cond_init(&incoming->changed, NULL);
-	handover_queue_init(&incoming->events);
-	handover_init(&incoming->handover, HANDOVER_DESTINATION);
-	error = migration_link_open(MIGRATION_DESTINATION, &link, &incoming->link);
-	if (!error && options->listening)
-		options->listening(options->context, migration_link_address(incoming->link));
-	if (!error)
-		error = accept_watched(incoming, options->cancel_fd);
-	if (error) {
-		machine_incoming_close(incoming);
-		return error;
-	}
-	*result = incoming;
-	return NULL;
-}
-
-/* Memory that has come along as descriptors. */
-static struct error *adopt_memory(const struct machine_incoming *incoming,
-				  struct machine_config *config)
-{
-	uint32_t expected = machine_description_descriptors(incoming->description), count;
-	int fds[TRANSPORT_PASSED_MAX];
-
-	count = migration_link_take(incoming->link, fds);
-	for (uint32_t i = 0; i < count; i++) {
-		if (count == expected && count <= ARRAY_SIZE(config->adopted))
-			config->adopted[config->adopted_count++] = fds[i];
-		else
-			close(fds[i]);
-	}
-	return count == expected
-		   ? NULL
-		   : error_new(EBADMSG,
-			       "%u descriptors of memory have come along, and %u were to: nobody "
-			       "may pass the connection on",
-			       count, expected);
-}
-
-struct error *machine_incoming_config(const struct machine_incoming *incoming,
-				      struct machine_config *config)
-{
-	TRY(machine_description_config(incoming->description, config));
-	TRY(adopt_memory(incoming, config));
-	config->incoming = true;
-	return NULL;
-}
-
-void machine_incoming_refuse(struct machine_incoming *incoming, const struct error *error)
-{
-	error_free(
-	    migration_link_send_text(incoming->link, MIGRATION_REFUSE, error_message(error)));
-}
-
 /* --- The reader -------------------------------------------------------------------------------- */
 
 static void hear_no_more(struct machine_incoming *incoming)
@@ -231,6 +88,8 @@ static struct error *take_message(struct machine_incoming *incoming,
 		    &(struct migration_message){.type = MIGRATION_PONG, .value = message->value});
 	case MIGRATION_PONG:
 		return NULL;
+	case MIGRATION_PENDING:
+		return incoming_postcopy_pending(incoming, message);
 	case MIGRATION_PLUGGED:
 		return incoming_take_plugged(incoming, message);
 	case MIGRATION_ROUND_END:
@@ -304,7 +163,7 @@ static void load_states(void *context)
 	loading->error = incoming_load_states(loading->incoming);
 }
 
-static struct error *load_all(struct machine_incoming *incoming)
+struct error *incoming_load_all(struct machine_incoming *incoming)
 {
 	struct loading loading = {.incoming = incoming};
 	bool begun;
@@ -314,16 +173,30 @@ static struct error *load_all(struct machine_incoming *incoming)
 	pthread_mutex_unlock(&incoming->lock);
 	if (!begun)
 		return error_new(EBADMSG, "the source has sent everything before SWITCH_BEGIN");
-	return main_call(&incoming->calls, load_states, &loading)
-		   ? loading.error
-		   : error_new(ECANCELED, "the machine is shutting down");
+	if (!main_call(&incoming->calls, load_states, &loading))
+		return error_new(ECANCELED, "the machine is shutting down");
+	TRY(loading.error);
+	pthread_mutex_lock(&incoming->lock);
+	incoming->load_ns = clock_monotonic_ns() - incoming->switch_ns;
+	pthread_mutex_unlock(&incoming->lock);
+	return NULL;
 }
 
 static void receiver_ended(void *context, const struct error *failure)
 {
 	struct machine_incoming *incoming = context;
-	struct error *error = failure ? error_new(error_code(failure), "%s", error_message(failure))
-				      : load_all(incoming);
+	struct error *error;
+
+	/* The guest may run, and pages are lacking: as if the connection had broken. */
+	if (incoming_postcopy_loaded(incoming)) {
+		incoming_postcopy_ended(incoming, failure);
+		return;
+	}
+	/* Told by who loads the states. */
+	if (incoming_postcopy_begun(incoming) && !failure)
+		return;
+	error = failure ? error_new(error_code(failure), "%s", error_message(failure))
+			: incoming_load_all(incoming);
 
 	if (error) {
 		stop_waiting(incoming);
@@ -331,10 +204,11 @@ static void receiver_ended(void *context, const struct error *failure)
 		if (failure)
 			hear_out(incoming, REASON_MS);
 		incoming_note(incoming, error);
-	} else {
-		pthread_mutex_lock(&incoming->lock);
-		incoming->load_ns = clock_monotonic_ns() - incoming->switch_ns;
-		pthread_mutex_unlock(&incoming->lock);
+	}
+	if (incoming_postcopy_begun(incoming)) {
+		if (!incoming_postcopy_fail(incoming)) /* they were loaded meanwhile */
+			incoming_postcopy_ended(incoming, failure);
+		return;
 	}
 	handover_queue_post(&incoming->events,
 			    error ? HANDOVER_EVENT_FAILED : HANDOVER_EVENT_ALL_LOADED);
@@ -343,6 +217,8 @@ static void receiver_ended(void *context, const struct error *failure)
 static const struct migration_receiver_ops receiver_ops = {
     .round_ended = incoming_round_ended,
     .load = incoming_load_chunk,
+    .all_loaded = incoming_postcopy_all_loaded,
+    .place = incoming_postcopy_place,
     .ended = receiver_ended,
 };
 
@@ -359,7 +235,6 @@ static void start_machine(void *context)
 		incoming->resume_ns = clock_monotonic_ns() - incoming->go_ns;
 	incoming->finished = true;
 	pthread_mutex_unlock(&incoming->lock);
-	machine_emit(machine, "MIGRATION", json_pack("{s:s}", "status", "completed"));
 	if (machine->state == MACHINE_RUNNING)
 		machine_emit(machine, "RESUME", NULL);
 }
@@ -381,30 +256,56 @@ static void end_machine(void *context)
 	machine_shutdown(machine, false, "migration-failed");
 }
 
-static void tell_held(void *context)
+static void tell_state(void *context)
 {
 	struct machine_incoming *incoming = context;
+	const char *status = NULL;
+	enum handover_state state = state_of(incoming);
 
-	machine_emit(incoming->machine, "MIGRATION", json_pack("{s:s}", "status", "held"));
+	switch (state) {
+	case HANDOVER_D_HELD:
+	case HANDOVER_D_HELD_LACKING:
+		status = "held";
+		break;
+	case HANDOVER_D_RUNNING_LACKING:
+		status = "postcopy-active";
+		break;
+	case HANDOVER_D_RUNNING_LACKING_CUT:
+		status = "postcopy-paused";
+		break;
+	case HANDOVER_D_RUNNING:
+		status = "completed";
+		break;
+	default:
+		break;
+	}
+	if (state != incoming->told && status)
+		machine_emit(incoming->machine, "MIGRATION", json_pack("{s:s}", "status", status));
+	incoming->told = state;
+	/* What the guest asked for while it could not be done. */
+	machine_attract(incoming->machine, 0);
 }
 
 /* A connection that does not take it is noticed by the reader. */
 static void send(struct machine_incoming *incoming, enum migration_message_type type)
 {
-	struct error *error = migration_link_send_type(incoming->link, type);
+	struct error *error;
 
+	if (!incoming->link) /* an operator's word, and nobody to pass it on to */
+		return;
+	error = migration_link_send_type(incoming->link, type);
 	if (error)
 		migration_link_cancel(incoming->link);
 	error_free(error);
 }
 
-static void send_running(struct machine_incoming *incoming)
+static void send_running(struct machine_incoming *incoming, enum migration_message_type type)
 {
 	struct migration_message message = {.type = MIGRATION_DONE};
 	struct migration_received received;
 
-	migration_receiver_progress(incoming->receiver, &received);
 	pthread_mutex_lock(&incoming->lock);
+	incoming_recover_received(incoming, &received);
 	message.done = (struct migration_done){
 	    .pages = received.pages,
 	    .zero_pages = received.zero_pages,
@@ -415,7 +316,7 @@ static void send_running(struct machine_incoming *incoming)
 	};
 	pthread_mutex_unlock(&incoming->lock);
 	error_free(migration_link_send(incoming->link, &message));
-	send(incoming, MIGRATION_RUNNING);
+	send(incoming, type);
 }
 
 static void send_rejected(struct machine_incoming *incoming)
@@ -426,7 +327,8 @@ static void send_rejected(struct machine_incoming *incoming)
 	reason = strdup(incoming->reason ? error_message(incoming->reason)
 					 : "an operator has given it up there");
 	pthread_mutex_unlock(&incoming->lock);
-	error_free(migration_link_send_text(incoming->link, MIGRATION_ABORT, reason ?: ""));
+	if (incoming->link)
+		error_free(migration_link_send_text(incoming->link, MIGRATION_ABORT, reason ?: ""));
 	send(incoming, MIGRATION_REJECTED);
 	incoming->rejected = true;
 }
@@ -435,6 +337,7 @@ static void discard(struct machine_incoming *incoming)
 {
 	if (incoming->rejected) /* which must not be lost */
 		hear_out(incoming, LINGER_MS);
+	incoming_postcopy_release(incoming);
 	main_call(&incoming->calls, end_machine, incoming);
 }
 
@@ -464,17 +367,47 @@ static void act(struct machine_incoming *incoming, enum handover_action action)
 		send(incoming, MIGRATION_LOADED);
 		return;
 	case HANDOVER_SEND_RUNNING:
-		send_running(incoming);
+		send_running(incoming, MIGRATION_RUNNING);
+		return;
+	case HANDOVER_SEND_RUNNING_LACKING:
+		send_running(incoming, MIGRATION_RUNNING_LACKING);
 		return;
 	case HANDOVER_SEND_REJECTED:
 		send_rejected(incoming);
 		return;
-	default: /* the source's, or post-copy's */
+	/* HOLD_FAULTS: they wait by themselves. ASK_PAGES: incoming_recover_resume, behind all
+	 * actions. The others are the source's. */
+	default:
 		return;
 	}
 }
 
 /* --- The handover ------------------------------------------------------------------------------ */
+
+/* What follows from a state that was entered, beside the actions. */
+static void enter(struct machine_incoming *incoming, enum handover_state state)
+{
+	if (state == HANDOVER_D_HELD)
+		log_warning("migration: %s: look at the source, then 'godwit migrate "
+			    "--resume-here' or '--give-up'",
+			    handover_state_text(state));
+	if (state == HANDOVER_D_HELD_LACKING || state == HANDOVER_D_RUNNING_LACKING_CUT)
+		log_warning("migration: %s: 'godwit migrate --recover' at the source makes another",
+			    handover_state_text(state));
+	if (state == HANDOVER_D_HELD || state == HANDOVER_D_HELD_LACKING ||
+	    state == HANDOVER_D_RUNNING_LACKING_CUT)
+		incoming_recover_listen(incoming);
+	main_calls_post(&incoming->calls, tell_state, incoming);
+}
+
+static bool adopt(struct machine_incoming *incoming)
+{
+	AUTO_ERROR struct error *error = incoming_recover_adopt(incoming);
+
+	if (error)
+		log_warning("migration: cannot go on: %s", error_message(error));
+	return !error;
+}
 
 static void handle(struct machine_incoming *incoming, enum handover_event event)
 {
@@ -488,28 +421,37 @@ static void handle(struct machine_incoming *incoming, enum handover_event event)
 	pthread_mutex_unlock(&incoming->lock);
 	if (rule->verdict != HANDOVER_GOES) {
 		/* A message that has no place now is a breach. */
-		if (handover_event_class(event) == HANDOVER_TO_DESTINATION)
+		if (handover_event_class(event) == HANDOVER_TO_DESTINATION && incoming->link)
 			migration_link_cancel(incoming->link);
 		return;
 	}
 	log_info("migration: %s, now %s", handover_event_name(event), handover_state_name(state));
 	incoming->rejected = false;
+	if (event == HANDOVER_EVENT_LINK_LOST && !handover_is_over(state))
+		incoming_recover_detach(incoming);
+	if (event == HANDOVER_EVENT_LINK_UP && !adopt(incoming)) {
+		handle(incoming, HANDOVER_EVENT_LINK_LOST);
+		return;
+	}
 	for (int i = 0; i < HANDOVER_RULE_ACTIONS; i++)
 		act(incoming, rule->actions[i]);
-	if (state == HANDOVER_D_HELD && before != state) {
-		log_warning("migration: %s: look at the source, then 'godwit migrate "
-			    "--resume-here' or '--give-up'",
-			    handover_state_text(state));
-		main_calls_post(&incoming->calls, tell_held, incoming);
-	}
+	if (event == HANDOVER_EVENT_LINK_UP)
+		incoming_recover_resume(incoming);
+	if (state != before)
+		enter(incoming, state);
 }
 
 /* On the main loop: ends all threads. */
 static void join(struct machine_incoming *incoming)
 {
 	main_calls_abandon(&incoming->calls);
+	pthread_mutex_lock(&incoming->lock);
+	__atomic_store_n(&incoming->ending, true, __ATOMIC_RELAXED);
 	if (incoming->link)
 		migration_link_cancel(incoming->link);
+	if (incoming->next)
+		migration_link_cancel(incoming->next);
+	pthread_mutex_unlock(&incoming->lock);
 	stop_waiting(incoming);
 	handover_queue_close(&incoming->events);
 	if (incoming->thread_started)
@@ -517,6 +459,7 @@ static void join(struct machine_incoming *incoming)
 	if (incoming->reader_started)
 		pthread_join(incoming->reader, NULL);
 	incoming->thread_started = incoming->reader_started = false;
+	incoming_recover_end(incoming);
 }
 
 /* On the main loop: the guest runs here, and what brought it is not needed any more. */
@@ -525,10 +468,22 @@ static void retire(void *context)
 	struct machine_incoming *incoming = context;
 
 	join(incoming);
-	migration_receiver_progress(incoming->receiver, &incoming->received);
-	migration_receiver_destroy(TAKE_PTR(incoming->receiver));
-	migration_link_close(TAKE_PTR(incoming->link));
 	incoming_load_clear(incoming);
+}
+
+/* The guest runs here and all of it has come. */
+static void clean_up(struct machine_incoming *incoming)
+{
+	bool lazy = incoming->postcopy;
+
+	if (incoming->link)
+		migration_link_cancel(incoming->link);
+	stop_waiting(incoming);
+	handover_queue_close(&incoming->events);
+	incoming_recover_detach(incoming);
+	incoming_postcopy_end(incoming);
+	if (lazy)
+		incoming_postcopy_take_rest(incoming);
 }
 
 static void *incoming_thread(void *context)
@@ -541,26 +496,40 @@ static void *incoming_thread(void *context)
 	       !handover_queue_is_closed(&incoming->events)) {
 		if (handover_queue_take(&incoming->events, PING_MS, &event))
 			handle(incoming, event);
-		else
+		else if (incoming->link)
 			error_free(migration_link_send(incoming->link, &ping));
 	}
 	if (state_of(incoming) == HANDOVER_D_RUNNING) {
-		hear_out(incoming, LINGER_MS);
+		if (incoming->link)
+			hear_out(incoming, LINGER_MS);
+		clean_up(incoming);
 		main_calls_post(&incoming->calls, retire, incoming);
+	} else if (incoming->receiver) {
+		migration_receiver_stop(incoming->receiver);
 	}
-	migration_receiver_stop(incoming->receiver);
 	return NULL;
 }
 
 /* --- Life -------------------------------------------------------------------------------------- */
 
-static struct error *create_receiver(struct machine_incoming *incoming)
+struct error *incoming_create_receiver(struct machine_incoming *incoming, uint32_t devices)
 {
-	const struct migration_receiver_options options = {.workers = WORKERS,
-							   .devices = incoming->state_count};
+	const struct migration_receiver_options options = {.workers = WORKERS, .devices = devices};
+	struct migration_receiver *receiver;
 
-	return migration_receiver_create(incoming->link, incoming->machine->map, &options,
-					 &receiver_ops, incoming, &incoming->receiver);
+	TRY(migration_receiver_create(incoming->link, incoming->machine->map, &options,
+				      &receiver_ops, incoming, &receiver));
+	pthread_mutex_lock(&incoming->lock);
+	incoming->receiver = receiver;
+	pthread_mutex_unlock(&incoming->lock);
+	return NULL;
+}
+
+struct error *incoming_start_reader(struct machine_incoming *incoming)
+{
+	TRY(thread_start(&incoming->reader, "incoming-read", reader_thread, incoming));
+	incoming->reader_started = true;
+	return NULL;
 }
 
 static struct error *start_threads(struct machine_incoming *incoming)
@@ -568,28 +537,38 @@ static struct error *start_threads(struct machine_incoming *incoming)
 	TRY(thread_start(&incoming->thread, "incoming", incoming_thread, incoming));
 	incoming->thread_started = true;
 	TRY(migration_link_send_type(incoming->link, MIGRATION_ACCEPT));
-	TRY(thread_start(&incoming->reader, "incoming-read", reader_thread, incoming));
-	incoming->reader_started = true;
+	TRY(incoming_start_reader(incoming));
 	return migration_receiver_start(incoming->receiver);
 }
 
-struct error *machine_incoming_start(struct machine *machine, struct machine_incoming *incoming)
+static struct error *start(struct machine *machine, struct machine_incoming *incoming)
 {
-	struct error *error;
-
 	TRY(machine_description_check(incoming->description, machine));
 	incoming->machine = machine;
 	TRY(main_calls_init(&incoming->calls, machine->loop));
 	TRY(incoming_load_prepare(incoming));
-	TRY(create_receiver(incoming));
+	incoming->channels = migration_link_channels(incoming->link);
+	incoming->has_postcopy = migration_link_has_postcopy(incoming->link);
+	TRY(incoming_postcopy_create(incoming));
+	TRY(incoming_create_receiver(incoming, incoming->state_count));
 	machine_freeze(machine);
 	machine->thaw_runs = true; /* unless it is paused meanwhile */
 	machine->incoming = incoming;
-	error = start_threads(incoming);
-	if (error) {
+	return start_threads(incoming);
+}
+
+struct error *machine_incoming_start(struct machine *machine, struct machine_incoming *incoming)
+{
+	struct error *error = start(machine, incoming);
+
+	if (!error)
+		return NULL;
+	/* All that uses the machine, which may be gone before this is closed. The link says why. */
+	if (incoming->thread_started)
 		join(incoming);
-		machine->incoming = NULL;
-	}
+	migration_receiver_destroy(TAKE_PTR(incoming->receiver));
+	incoming_postcopy_end(incoming);
+	machine->incoming = NULL;
 	return error;
 }
 
@@ -601,6 +580,23 @@ void machine_incoming_end(struct machine *machine)
 		return;
 	join(incoming);
 	machine_incoming_close(incoming);
+}
+
+bool machine_incoming_lose(struct machine *machine)
+{
+	struct error *error = machine_incoming_check(machine);
+
+	if (error)
+		machine->incoming->loss = error;
+	return error;
+}
+
+void machine_incoming_abandon(struct machine *machine)
+{
+	struct machine_incoming *incoming = machine->incoming;
+
+	if (incoming && incoming->loss && incoming->lost)
+		incoming->lost(incoming->lost_context, incoming->loss);
 }
 
 bool machine_is_incoming(const struct machine *machine)
@@ -644,10 +640,13 @@ bool machine_incoming_get_report(struct machine *machine, struct machine_incomin
 	*report = (struct machine_incoming_report){};
 	if (!incoming)
 		return false;
-	report->received = incoming->received;
-	if (incoming->receiver)
-		migration_receiver_progress(incoming->receiver, &report->received);
 	pthread_mutex_lock(&incoming->lock);
+	incoming_recover_received(incoming, &report->received);
+	report->postcopy = incoming_postcopy_begun(incoming);
+	report->brought = incoming->brought;
+	if (incoming->postcopy)
+		postcopy_destination_progress(incoming->postcopy, &report->brought);
+	report->listening = incoming->listen && incoming->next;
 	report->state = incoming->handover.state;
 	report->load_ns = incoming->load_ns;
 	report->resume_ns = incoming->resume_ns;

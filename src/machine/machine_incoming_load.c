@@ -136,6 +136,8 @@ struct error *incoming_round_ended(void *context, uint64_t round)
 		for (uint32_t i = 0; i < incoming->block_count && !error; i++)
 			if (incoming->blocks[i].region)
 				error = follow(incoming, i, plug);
+	if (!error)
+		error = incoming_postcopy_round_ended(incoming);
 	pthread_mutex_lock(&incoming->lock);
 	incoming->rounds_applied = round;
 	pthread_cond_broadcast(&incoming->changed);

@@ -75,6 +75,9 @@ static struct error *take_message(struct machine_migrate *migrate,
 	switch (message->type) {
 	case MIGRATION_STATE_CREDIT:
 		return migration_sender_credit(migrate->sender, message);
+	case MIGRATION_PAGE_REQUEST:
+	case MIGRATION_RECEIVED:
+		return migrate_postcopy_message(migrate, message);
 	case MIGRATION_PING:
 		return migration_link_send(
 		    migrate->link,
@@ -92,8 +95,8 @@ static struct error *take_message(struct machine_migrate *migrate,
 	default:
 		break;
 	}
-	if (message->type == MIGRATION_RUNNING_LACKING ||
-	    !handover_event_of_message(message->type, &event))
+	if (!handover_event_of_message(message->type, &event) ||
+	    (event == HANDOVER_EVENT_RUNNING_LACKING && !migrate_postcopy_begun(migrate)))
 		return error_new(EBADMSG, "the destination sent %s, which has no place here",
 				 migration_message_name(message->type));
 	/* What is being sent is in vain. */
@@ -222,11 +225,11 @@ static struct error *wait_for_lazy_restore(struct machine_migrate *migrate)
 	return NULL;
 }
 
-static struct error *create_sender(struct machine_migrate *migrate)
+struct error *migrate_create_sender(struct machine_migrate *migrate, uint32_t devices)
 {
 	const struct migration_sender_options options = {
 	    .workers = MIGRATE_STATE_JOBS,
-	    .devices = migrate->state_count,
+	    .devices = devices,
 	    .zstd = migrate->options.zstd,
 	};
 	struct migration_sender *sender;
@@ -239,19 +242,27 @@ static struct error *create_sender(struct machine_migrate *migrate)
 	return NULL;
 }
 
+struct error *migrate_start_reader(struct machine_migrate *migrate)
+{
+	migration_link_set_timeout(migrate->link, LINK_TIMEOUT_MS);
+	TRY(thread_start(&migrate->reader, "migrate-read", reader_thread, migrate));
+	migrate->reader_started = true;
+	return NULL;
+}
+
 static struct error *begin(struct machine_migrate *migrate)
 {
 	TRY(migration_link_connect(migrate->link));
 	migrate->connected = true;
 	TRY(send_description(migrate));
 	TRY(await_answer(migrate));
-	TRY(create_sender(migrate));
+	TRY(migrate_create_sender(migrate, migrate->state_count));
 	TRY(migrate_copy_prepare(migrate));
-	migration_link_set_timeout(migrate->link, LINK_TIMEOUT_MS);
-	TRY(thread_start(&migrate->reader, "migrate-read", reader_thread, migrate));
-	migrate->reader_started = true;
+	TRY(migrate_postcopy_create(migrate));
+	TRY(migrate_start_reader(migrate));
 	TRY(wait_for_lazy_restore(migrate));
-	return migrate_copy_run(migrate);
+	TRY(migrate_copy_run(migrate));
+	return migrate_postcopy_prepare(migrate);
 }
 
 /* --- Actions ----------------------------------------------------------------------------------- */
@@ -337,7 +348,7 @@ static struct error *send_abort(struct machine_migrate *migrate)
 {
 	AUTO_FREE char *text = NULL;
 
-	if (!migrate->connected)
+	if (!migrate->connected || !migrate->link)
 		return NULL;
 	pthread_mutex_lock(&migrate->lock);
 	text = strdup(migrate->reason ? error_message(migrate->reason) : "");
@@ -378,7 +389,9 @@ static struct error *act(struct machine_migrate *migrate, enum handover_action a
 	case HANDOVER_SEND_ABORT:
 		error_free(send_abort(migrate)); /* it will see that the connection is gone */
 		return NULL;
-	default: /* DISCARD: the process ends; the others are the destination's, or post-copy's */
+	/* DISCARD: the process ends. SERVE_PAGES: is done since the states were sent, or goes on when
+	 * the destination has said what it has. The others are the destination's. */
+	default:
 		return NULL;
 	}
 }
@@ -388,7 +401,8 @@ static struct error *send_rest(struct machine_migrate *migrate)
 {
 	struct machine *machine = migrate->machine;
 
-	TRY(migrate_copy_rest(migrate));
+	TRY(migrate_postcopy_begun(migrate) ? migrate_postcopy_rest(migrate)
+					    : migrate_copy_rest(migrate));
 	for (uint32_t i = 0; i < machine->device_count; i++)
 		TRY(virtio_device_sync(machine->devices[i].device));
 	migrate->sent_ns = clock_monotonic_ns();
@@ -401,42 +415,89 @@ static struct error *send_rest(struct machine_migrate *migrate)
 
 /* --- The handover ------------------------------------------------------------------------------ */
 
-static void tell_undecided(void *context)
+static void tell_changed(void *context)
 {
 	struct machine_migrate *migrate = context;
 
-	if (migrate->undecided)
-		migrate->undecided(migrate->context);
+	if (migrate->on_change)
+		migrate->on_change(migrate->context);
+}
+
+void migrate_tell_changed(struct machine_migrate *migrate)
+{
+	pthread_mutex_lock(&migrate->lock);
+	migrate->changes++;
+	pthread_mutex_unlock(&migrate->lock);
+	main_calls_post(&migrate->calls, tell_changed, migrate);
+}
+
+/* What follows from a state that was entered, beside the actions. */
+static void enter(struct machine_migrate *migrate, enum handover_state state)
+{
+	if (state == HANDOVER_S_UNDECIDED)
+		log_warning("migration: %s: look at the destination, then 'godwit migrate "
+			    "--recover', '--resume-here' or '--give-up'",
+			    handover_state_text(state));
+	if (state == HANDOVER_S_SERVING_CUT)
+		log_warning("migration: %s: 'godwit migrate --recover' makes another",
+			    handover_state_text(state));
+	if (state == HANDOVER_S_UNDECIDED || state == HANDOVER_S_SERVING_CUT)
+		migrate_recover_detach(migrate);
+	if (state == HANDOVER_S_UNDECIDED || state == HANDOVER_S_SERVING_CUT ||
+	    state == HANDOVER_S_SERVING)
+		migrate_tell_changed(migrate);
+}
+
+/* From GO on, when the destination has told what became of it. */
+static void measure(struct machine_migrate *migrate, enum handover_state state)
+{
+	int64_t now = clock_monotonic_ns();
+
+	if ((state != HANDOVER_S_GONE && state != HANDOVER_S_SERVING) || !migrate->go_ns)
+		return;
+	pthread_mutex_lock(&migrate->lock);
+	if (!migrate->downtime.confirm_ns) {
+		migrate->downtime.confirm_ns = now - migrate->go_ns;
+		migrate->downtime.total_ns = now - migrate->stopped_ns;
+	}
+	migrate->downtime.resume_ns = (int64_t)migrate->destination.resume_ns;
+	pthread_mutex_unlock(&migrate->lock);
 }
 
 /* Takes @event and does what follows from it. */
 static void handle(struct machine_migrate *migrate, enum handover_event event)
 {
 	const struct handover_rule *rule;
+	enum handover_state before, state;
 	struct error *error = NULL;
-	enum handover_state state;
 
 	pthread_mutex_lock(&migrate->lock);
+	before = migrate->handover.state;
 	rule = handover_take(&migrate->handover, event);
 	state = migrate->handover.state;
 	pthread_mutex_unlock(&migrate->lock);
 	if (rule->verdict != HANDOVER_GOES) {
 		/* A message that has no place now is a breach; an operator was told before. */
-		if (handover_event_class(event) == HANDOVER_TO_SOURCE)
+		if (handover_event_class(event) == HANDOVER_TO_SOURCE && migrate->link)
 			migration_link_cancel(migrate->link);
 		return;
 	}
 	log_info("migration: %s, now %s", handover_event_name(event), handover_state_name(state));
+	measure(migrate, state);
+	if (event == HANDOVER_EVENT_LINK_UP)
+		error = migrate_recover_adopt(migrate);
+	if (error) {
+		log_warning("migration: cannot go on: %s", error_message(error));
+		error_free(error);
+		handle(migrate, HANDOVER_EVENT_LINK_LOST);
+		return;
+	}
 	for (int i = 0; i < HANDOVER_RULE_ACTIONS && !error; i++)
 		error = act(migrate, rule->actions[i]);
 	if (!error && event == HANDOVER_EVENT_SWITCH)
 		error = send_rest(migrate);
-	if (state == HANDOVER_S_UNDECIDED) {
-		log_warning("migration: %s: look at the destination, then 'godwit migrate "
-			    "--resume-here' or '--give-up'",
-			    handover_state_text(state));
-		main_calls_post(&migrate->calls, tell_undecided, migrate);
-	}
+	if (state != before)
+		enter(migrate, state);
 	if (!error)
 		return;
 	/*
@@ -457,15 +518,6 @@ static void hand_over(struct machine_migrate *migrate)
 	while (!handover_is_over(state_of(migrate)) &&
 	       handover_queue_take(&migrate->events, -1, &event))
 		handle(migrate, event);
-	pthread_mutex_lock(&migrate->lock);
-	if (migrate->handover.state == HANDOVER_S_GONE && migrate->go_ns) {
-		int64_t now = clock_monotonic_ns();
-
-		migrate->downtime.confirm_ns = now - migrate->go_ns;
-		migrate->downtime.resume_ns = (int64_t)migrate->destination.resume_ns;
-		migrate->downtime.total_ns = now - migrate->stopped_ns;
-	}
-	pthread_mutex_unlock(&migrate->lock);
 }
 
 /* On the main loop. */
@@ -501,7 +553,8 @@ static void *migrate_thread(void *context)
 	migrate_copy_slow_no_more(migrate);
 	if (migrate->aborted && migrate->reader_started)
 		linger(migrate);
-	migration_link_cancel(migrate->link);
+	if (migrate->link)
+		migration_link_cancel(migrate->link);
 	handover_queue_close(&migrate->events);
 	if (migrate->reader_started)
 		pthread_join(migrate->reader, NULL);
@@ -531,54 +584,12 @@ static struct error *copy_options(struct machine_migrate *migrate,
 	return migrate->options.address ? NULL : error_system(ENOMEM, "a migration");
 }
 
-/* What concerns memory that is sent means nothing where none is. */
-static struct error *check_shared(const struct machine *machine,
-				  const struct machine_migrate_options *options)
-{
-	const char *useless = options->zstd	       ? "compress"
-			      : options->bandwidth     ? "bandwidth"
-			      : options->auto_converge ? "auto-converge"
-			      : options->tls	       ? "tls"
-						       : NULL;
-	int fds[MACHINE_BLOCKS_MAX];
-	uint32_t count;
-
-	if (useless)
-		return error_usage("%s: no memory is sent with share-memory, and nothing leaves "
-				   "this host: leave it out",
-				   useless);
-	return machine_memory_share(machine, fds, &count);
-}
-
-static struct error *check_start(const struct machine *machine,
-				 const struct machine_migrate_options *options)
-{
-	if (machine->state == MACHINE_SHUTDOWN)
-		return error_new(EPERM, "the machine is shutting down");
-	if (machine_is_incoming(machine))
-		return error_new(EBUSY, "the machine is arriving from another host still");
-	if (machine->migrate)
-		return error_new(EBUSY, "a migration is under way already: wait for it or cancel "
-					"its job");
-	if (machine->saving)
-		return error_new(EBUSY, "a save is under way: wait for it or cancel its job");
-	TRY(machine_check_movable(machine, VIRTIO_MOVE_RUNNING));
-	if (options->share_memory)
-		TRY(check_shared(machine, options));
-	if (options->channels < 1 || options->channels > WIRE_CHANNELS_MAX)
-		return error_usage("channels: %u is not 1 to %d", options->channels,
-				   WIRE_CHANNELS_MAX);
-	if (!options->downtime_ms || options->downtime_ms > MACHINE_MIGRATE_DOWNTIME_MAX)
-		return error_usage("max-downtime: %u is not 1 to %d milliseconds",
-				   options->downtime_ms, MACHINE_MIGRATE_DOWNTIME_MAX);
-	return NULL;
-}
-
 static struct error *open_link(struct machine_migrate *migrate)
 {
 	const struct migration_link_options options = {
 	    .address = migrate->options.address,
 	    .channels = migrate->options.channels,
+	    .postcopy = migrate->options.mode != MACHINE_MIGRATE_PRECOPY,
 	    .tls = migrate->options.tls,
 	    .tls_name = migrate->options.tls_name,
 	};
@@ -590,6 +601,9 @@ static void migrate_free(struct machine_migrate *migrate)
 {
 	migrate_copy_slow_no_more(migrate);
 	migrate_copy_clear(migrate);
+	postcopy_source_destroy(migrate->postcopy);
+	migration_link_close(migrate->next);
+	error_free(migrate->recover_error);
 	migration_sender_destroy(migrate->sender);
 	migration_link_close(migrate->link);
 	main_calls_destroy(&migrate->calls);
@@ -608,13 +622,13 @@ static void migrate_free(struct machine_migrate *migrate)
 struct error *machine_migrate_start(struct machine *machine,
 				    const struct machine_migrate_options *options,
 				    void (*done)(void *context, struct error *error),
-				    void (*undecided)(void *context), void *context,
+				    void (*changed)(void *context), void *context,
 				    struct machine_migrate **result)
 {
 	struct machine_migrate *migrate;
 	struct error *error;
 
-	TRY(check_start(machine, options));
+	TRY(migrate_check_start(machine, options));
 	migrate = calloc(1, sizeof(*migrate));
 	if (!migrate)
 		return error_system(ENOMEM, "a migration");
@@ -626,7 +640,7 @@ struct error *machine_migrate_start(struct machine *machine,
 		     options->downtime_ms * NS_PER_MS);
 	migrate->machine = machine;
 	migrate->done = done;
-	migrate->undecided = undecided;
+	migrate->on_change = changed;
 	migrate->context = context;
 	migrate->began_ns = clock_monotonic_ns();
 	error = copy_options(migrate, options);
@@ -654,7 +668,7 @@ static void interrupt(struct machine_migrate *migrate)
 	migrate->cancelled = true;
 	if (migrate->sender)
 		migration_sender_cancel(migrate->sender);
-	else
+	else if (migrate->link)
 		migration_link_cancel(migrate->link);
 	pthread_cond_broadcast(&migrate->changed);
 	pthread_mutex_unlock(&migrate->lock);
@@ -714,10 +728,12 @@ void machine_migrate_get_progress(struct machine_migrate *migrate,
 			sizeof(progress->why));
 	pthread_mutex_lock(&migrate->lock);
 	progress->state = migrate->handover.state;
+	progress->changes = migrate->changes;
 	progress->downtime = migrate->downtime;
 	progress->bandwidth = migrate->options.bandwidth;
 	if (migrate->sender)
 		migration_sender_progress(migrate->sender, &sent);
+	migrate_recover_add(&sent, &migrate->before);
 	pthread_mutex_unlock(&migrate->lock);
 	progress->elapsed_ns = clock_monotonic_ns() - migrate->began_ns;
 	progress->sent = sent.bytes;
@@ -727,6 +743,7 @@ void machine_migrate_get_progress(struct machine_migrate *migrate,
 	progress->state_bytes = sent.state_bytes;
 	progress->done = (sent.pages + sent.zero_pages) * DIRTY_PAGE_SIZE;
 	progress->total = MAX(progress->done, progress->precopy.scheduled_pages * DIRTY_PAGE_SIZE);
+	migrate_postcopy_progress(migrate, &sent, progress);
 }
 
 void machine_migrate_destroy(struct machine_migrate *migrate)
@@ -735,9 +752,13 @@ void machine_migrate_destroy(struct machine_migrate *migrate)
 		return;
 	main_calls_abandon(&migrate->calls);
 	interrupt(migrate);
-	migration_link_cancel(migrate->link);
+	pthread_mutex_lock(&migrate->lock);
+	if (migrate->link)
+		migration_link_cancel(migrate->link);
+	pthread_mutex_unlock(&migrate->lock);
 	handover_queue_close(&migrate->events);
 	pthread_join(migrate->thread, NULL);
+	migrate_recover_end(migrate);
 	dirty_log_stop(memory_map_dirty_log(migrate->machine->map));
 	if (migrate->froze && handover_guest(migrate->handover.state) == HANDOVER_GUEST_RUNS)
 		machine_thaw(migrate->machine);

@@ -85,11 +85,9 @@ static struct error *collect_block(struct machine_migrate *migrate, uint32_t ind
 	return NULL;
 }
 
-/* Collects, and begins a round. */
-static struct error *collect(void *context, uint64_t *pages, uint64_t *written)
+struct error *migrate_copy_collect(struct machine_migrate *migrate, uint64_t *pages)
 {
-	struct machine_migrate *migrate = context;
-	uint64_t round, fresh = 0, again = 0;
+	uint64_t fresh = 0, again = 0;
 
 	for (uint32_t i = 0; i < migrate->block_count; i++) {
 		TRY(collect_block(migrate, i));
@@ -98,7 +96,18 @@ static struct error *collect(void *context, uint64_t *pages, uint64_t *written)
 	}
 	migrate->collected = true;
 	migrate->any_fresh = fresh;
-	*pages = *written = fresh + again;
+	*pages = fresh + again;
+	return NULL;
+}
+
+/* Collects, and begins a round. */
+static struct error *collect(void *context, uint64_t *pages, uint64_t *written)
+{
+	struct machine_migrate *migrate = context;
+	uint64_t round;
+
+	TRY(migrate_copy_collect(migrate, pages));
+	*written = *pages;
 	return migration_sender_end_round(migrate->sender, &round);
 }
 
@@ -154,6 +163,7 @@ const struct precopy_ops migrate_precopy_ops = {
     .now = now,
     .slow = slow,
     .stopping = stopping,
+    .suffices = migrate_postcopy_suffices,
 };
 
 /* --- States ------------------------------------------------------------------------------------ */
@@ -221,6 +231,34 @@ static void emit_states(void *context)
 						   migrate->states[i].size, true);
 }
 
+void migrate_copy_begin_states(struct machine_migrate *migrate)
+{
+	struct worker_pool *workers = migration_sender_workers(migrate->sender);
+
+	for (uint32_t i = 0; i < MIGRATE_STATE_JOBS; i++) {
+		struct migrate_state_job *job = &migrate->jobs[i];
+
+		*job = (struct migrate_state_job){.migrate = migrate, .first = i};
+		job->job = (struct worker_job){.run = emit_states, .context = job};
+		worker_pool_submit(workers, &job->job);
+	}
+}
+
+struct error *migrate_copy_end_states(struct machine_migrate *migrate, struct error *error)
+{
+	struct worker_pool *workers = migration_sender_workers(migrate->sender);
+
+	if (error) /* or they might wait for credit for ever */
+		migration_sender_cancel(migrate->sender);
+	for (uint32_t i = 0; i < MIGRATE_STATE_JOBS; i++) {
+		worker_pool_wait(workers, &migrate->jobs[i].job);
+		if (!error)
+			error = TAKE_PTR(migrate->jobs[i].error);
+		error_free(migrate->jobs[i].error);
+	}
+	return error;
+}
+
 static struct error *send_rest(struct machine_migrate *migrate)
 {
 	uint64_t pages, written;
@@ -232,26 +270,9 @@ static struct error *send_rest(struct machine_migrate *migrate)
 
 struct error *migrate_copy_rest(struct machine_migrate *migrate)
 {
-	struct worker_pool *workers = migration_sender_workers(migrate->sender);
-	struct error *error;
-
-	for (uint32_t i = 0; i < MIGRATE_STATE_JOBS; i++) {
-		struct migrate_state_job *job = &migrate->jobs[i];
-
-		*job = (struct migrate_state_job){.migrate = migrate, .first = i};
-		job->job = (struct worker_job){.run = emit_states, .context = job};
-		worker_pool_submit(workers, &job->job);
-	}
-	error = send_rest(migrate);
-	if (error) /* or they might wait for credit for ever */
-		migration_sender_cancel(migrate->sender);
-	for (uint32_t i = 0; i < MIGRATE_STATE_JOBS; i++) {
-		worker_pool_wait(workers, &migrate->jobs[i].job);
-		if (!error)
-			error = TAKE_PTR(migrate->jobs[i].error);
-		error_free(migrate->jobs[i].error);
-	}
-	return error ? error : migration_sender_finish(migrate->sender);
+	migrate_copy_begin_states(migrate);
+	TRY(migrate_copy_end_states(migrate, send_rest(migrate)));
+	return migration_sender_finish(migrate->sender);
 }
 
 /* --- Life -------------------------------------------------------------------------------------- */

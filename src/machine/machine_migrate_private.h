@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the files of a migration share: machine_migrate.c has its life and the handover,
- * machine_migrate_copy.c the memory and the states, machine_main_call.c is how threads ask the main
- * loop.
+ * machine_migrate_copy.c the memory and the states, machine_migrate_postcopy.c what of it is brought
+ * when the guest is gone, machine_migrate_recover.c connections that are made anew;
+ * machine_main_call.c is how threads ask the main loop.
  */
 #ifndef GODWIT_MACHINE_MACHINE_MIGRATE_PRIVATE_H
 #define GODWIT_MACHINE_MACHINE_MIGRATE_PRIVATE_H
@@ -15,6 +16,7 @@
 #include "machine/machine_private.h"
 #include "migration/handover_queue.h"
 #include "migration/link.h"
+#include "migration/postcopy_source.h"
 #include "migration/sender.h"
 
 #define MIGRATE_STATE_JOBS 2 /* that emit states */
@@ -45,14 +47,15 @@ struct machine_migrate {
 	struct machine *machine;
 	struct machine_migrate_options options; /* texts are copies */
 	void (*done)(void *context, struct error *error);
-	void (*undecided)(void *context);
+	void (*on_change)(void *context);
 	void *context;
 	struct main_calls calls;
 	struct handover_queue events;
 	pthread_t thread;
 
 	/* The thread's: */
-	struct migration_link *link; /* from the start on */
+	/* Changes with the lock. NULL: broken, and not made anew. */
+	struct migration_link *link;
 	pthread_t reader;
 	bool connected, reader_started, aborted;
 	bool froze, released; /* the guest was stopped; locks of disks were given back */
@@ -68,13 +71,26 @@ struct machine_migrate {
 	struct migrate_state_job jobs[MIGRATE_STATE_JOBS];
 	int64_t began_ns, stopped_ns, sent_ns, go_ns;
 
-	struct precopy precopy; /* locks itself */
+	struct precopy precopy;		  /* locks itself */
+	struct postcopy_source *postcopy; /* NULL: there is none, or not yet */
+
+	/* machine_migrate_recover.c's: a link that is being made anew. */
+	pthread_t connector;
+	bool connector_started; /* the main loop's, as the thread above */
 
 	pthread_mutex_t lock; /* guards the next ones */
 	pthread_cond_t changed;
 	struct handover handover;
 	struct migration_sender *sender; /* from ACCEPT on */
 	bool cancelled;
+	uint32_t changes;
+	bool postcopy_wanted; /* as soon as can be */
+	bool postcopy_begun;  /* pages are lacking at the destination, or were */
+	bool connecting;
+	uint8_t session[WIRE_SESSION_SIZE]; /* once connections have broken */
+	struct migration_link *next;  /* that is being connected, or is and was not taken yet */
+	struct error *recover_error;  /* why the last attempt failed, until the next one */
+	struct migration_sent before; /* over connections that are gone */
 	bool heard_all; /* the destination says no more that matters: it closed, or rejected */
 	struct error *reason; /* why it failed: the first that was known */
 	struct migration_done destination;
@@ -100,7 +116,57 @@ void migrate_copy_slow_no_more(struct machine_migrate *migrate);
 struct error *migrate_copy_run(struct machine_migrate *migrate) MUST_CHECK;
 /* On the main loop, while the guest stands still: collects the states. */
 struct error *migrate_copy_states(struct machine_migrate *migrate) MUST_CHECK;
+/*
+ * What was written since the last time is to be sent as well, and what is plugged is told. Behind it a
+ * round is to begin. *@pages: all that is to be sent now.
+ */
+struct error *migrate_copy_collect(struct machine_migrate *migrate, uint64_t *pages) MUST_CHECK;
+/* Emits the states; and until they are emitted. @error, taken over: what failed meanwhile, or NULL. */
+void migrate_copy_begin_states(struct machine_migrate *migrate);
+struct error *migrate_copy_end_states(struct machine_migrate *migrate,
+				      struct error *error) MUST_CHECK;
 /* Sends the rest of memory, and the states. */
 struct error *migrate_copy_rest(struct machine_migrate *migrate) MUST_CHECK;
+
+/* machine_migrate_check.c */
+
+/* NULL, or why no migration can begin now, or not so. */
+struct error *migrate_check_start(const struct machine *machine,
+				  const struct machine_migrate_options *options) MUST_CHECK;
+
+/* machine_migrate_postcopy.c */
+
+/* With the sender there, before memory is copied: room for all that will be needed. */
+struct error *migrate_postcopy_create(struct machine_migrate *migrate) MUST_CHECK;
+/* precopy_ops.suffices. */
+bool migrate_postcopy_suffices(void *migrate, const struct precopy_progress *progress);
+/* The guest runs still, and all that was collected and not sent is for post-copy. */
+struct error *migrate_postcopy_prepare(struct machine_migrate *migrate) MUST_CHECK;
+/* Instead of migrate_copy_rest: tells what is lacking, sends the states, and lets the pages follow. */
+struct error *migrate_postcopy_rest(struct machine_migrate *migrate) MUST_CHECK;
+/* PAGE_REQUEST, RECEIVED; from who receives messages. */
+struct error *migrate_postcopy_message(struct machine_migrate *migrate,
+				       const struct migration_message *message) MUST_CHECK;
+bool migrate_postcopy_begun(struct machine_migrate *migrate);
+/* What @progress has of post-copy. */
+void migrate_postcopy_progress(struct machine_migrate *migrate, const struct migration_sent *sent,
+			       struct machine_migrate_progress *progress);
+
+/* machine_migrate_recover.c */
+
+/* The connections have broken, and their reader has ended: puts what is left of them away. */
+void migrate_recover_detach(struct machine_migrate *migrate);
+/* Goes on with those that were made anew: LINK_UP. An error: as if they had broken. */
+struct error *migrate_recover_adopt(struct machine_migrate *migrate) MUST_CHECK;
+void migrate_recover_add(struct migration_sent *sum, const struct migration_sent *sent);
+/* On the main loop: nothing is being connected once it returns. */
+void migrate_recover_end(struct machine_migrate *migrate);
+
+/* machine_migrate.c */
+
+/* Has the owner look. */
+void migrate_tell_changed(struct machine_migrate *migrate);
+struct error *migrate_create_sender(struct machine_migrate *migrate, uint32_t devices) MUST_CHECK;
+struct error *migrate_start_reader(struct machine_migrate *migrate) MUST_CHECK;
 
 #endif

@@ -351,6 +351,13 @@ struct error *postcopy_destination_create(struct memory_map *map, struct userfau
 	return NULL;
 }
 
+void postcopy_destination_release(struct postcopy_destination *destination)
+{
+	for (uint32_t i = 0; i < destination->table.count; i++)
+		userfault_unwatch(destination->userfault, destination->blocks[i].ram,
+				  &destination->watcher);
+}
+
 static void clear_block(struct postcopy_block *block)
 {
 	if (!block->ram) /* not initialised */

@@ -88,6 +88,12 @@ void postcopy_destination_detach(struct postcopy_destination *destination);
 struct error *postcopy_destination_resume(struct postcopy_destination *destination,
 					  struct migration_link *link) MUST_CHECK;
 
+/*
+ * Nobody needs the memory any more, and nobody shall wait for it: what is lacking reads as zeros from
+ * here on, and nothing can be put in place. To be destroyed next. Any thread.
+ */
+void postcopy_destination_release(struct postcopy_destination *destination);
+
 /* migration_receiver_ops.place; the context is the struct postcopy_destination. */
 struct error *postcopy_destination_place(void *destination, uint32_t connection, uint32_t block,
 					 uint64_t first, uint64_t count,

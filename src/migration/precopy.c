@@ -101,6 +101,9 @@ static struct error *collect(struct precopy *precopy, bool *enough)
 	progress->phase = *enough ? PRECOPY_READY : progress->round ? PRECOPY_AGAIN : PRECOPY_FIRST;
 	progress->round += !*enough;
 	pthread_mutex_unlock(&precopy->lock);
+	/* Nobody else writes what is known. */
+	if (ops->suffices && ops->suffices(precopy->context, progress))
+		*enough = true;
 	return NULL;
 }
 

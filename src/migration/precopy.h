@@ -24,6 +24,8 @@
 /* What is sent beside memory while the guest stands still, before it is known better. */
 #define PRECOPY_FIXED_NS (5 * 1000000LL)
 
+struct precopy_progress;
+
 struct precopy_ops {
 	/*
 	 * Adds what was written since the last time to what is to be sent, and begins a round.
@@ -42,6 +44,11 @@ struct precopy_ops {
 	double (*slow)(void *context, double factor);
 	/* Whether to give up; what is returned then is an error of code ECANCELED. NULL: never. */
 	bool (*stopping)(void *context);
+	/*
+	 * Whether to stop here although the rest is not small, because something else brings it
+	 * (post-copy). Asked behind each collection, with what is known then. NULL: never.
+	 */
+	bool (*suffices)(void *context, const struct precopy_progress *progress);
 };
 
 enum precopy_phase {

@@ -84,12 +84,26 @@ static struct error *send_now(struct send_channel *channel, struct iovec *parts,
 {
 	struct migration_sender *sender = channel->sender;
 
-	if (!channel->unlimited && !bandwidth_take(sender->bandwidth, bytes))
+	bool later = sender->whole; /* post-copy */
+
+	if (!channel->unlimited && !later && !bandwidth_take(sender->bandwidth, bytes))
 		return sender_check(sender);
 	TRY(transport_send(channel->transport, parts, count));
+	if (!channel->unlimited && later)
+		channel->owed += bytes;
 	channel->sent.bytes += bytes;
 	count_sent(channel);
 	return NULL;
+}
+
+struct error *send_channel_pay(struct send_channel *channel)
+{
+	size_t bytes = channel->owed;
+
+	channel->owed = 0;
+	return bytes && !bandwidth_take(channel->sender->bandwidth, bytes)
+		   ? sender_check(channel->sender)
+		   : NULL;
 }
 
 struct error *send_channel_record(struct send_channel *channel, const struct wire_record *record,
@@ -220,9 +234,13 @@ static void add_record(struct send_channel *channel, const uint8_t *host,
 				 (size_t)run.count * WIRE_PAGE);
 }
 
+/* In post-copy with a limit no more is taken at once than has to be. */
 static bool is_full(const struct send_channel *channel)
 {
-	return channel->records == SEND_RECORDS ||
+	const struct migration_sender *sender = channel->sender;
+
+	return (sender->whole && bandwidth_rate(sender->bandwidth)) ||
+	       channel->records == SEND_RECORDS ||
 	       channel->parts + SEND_RECORD_PARTS > SEND_PARTS || channel->bytes >= SEND_BYTES ||
 	       (channel->compressor &&
 		!compressor_has_room(channel->compressor, WIRE_WINDOW_PAGES));

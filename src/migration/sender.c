@@ -149,8 +149,11 @@ static struct error *send_windows(struct send_channel *channel, uint32_t block, 
 		if (!send_take_window(sender->pending[block], pages, first, words))
 			continue;
 		TRY(send_channel_add(channel, block, first, words, sender->fresh));
-		if (!channel->parts)
-			send_channel_give_way(channel);
+		if (channel->parts)
+			continue;
+		if (!channel->claims)
+			TRY(send_channel_pay(channel));
+		send_channel_give_way(channel);
 	}
 	return NULL;
 }
@@ -172,6 +175,8 @@ static struct error *send_piece(struct send_channel *channel, uint32_t block, ui
 		error = send_windows(channel, block, first, first + whole);
 		let_go(channel);
 		TRY(error);
+		TRY(send_channel_flush(channel));
+		TRY(send_channel_pay(channel));
 	}
 	return NULL;
 }

@@ -30,6 +30,7 @@ struct send_channel {
 	struct transport *transport;
 	struct worker_job job;
 	bool unlimited;	      /* not held up by the limit of bandwidth */
+	size_t owed;	      /* bytes that were sent and not taken of the limit yet */
 	pthread_mutex_t lock; /* guards the connection and all that follows */
 	uint32_t waiting;     /* atomic: others who want the lock */
 	bool claims;	      /* a page of the host, which others leave alone; the sender's lock */
@@ -104,6 +105,11 @@ struct error *send_channel_add(struct send_channel *channel, uint32_t block, uin
 			       uint64_t words[WIRE_WINDOW_WORDS], bool fresh) MUST_CHECK;
 /* With the lock: sends what was added. */
 struct error *send_channel_flush(struct send_channel *channel) MUST_CHECK;
+/*
+ * With the lock, nothing added, nothing claimed: waits for the limit of bandwidth where that was not
+ * done before. In post-copy, whoever takes a page sends it at once, for somebody may wait for it.
+ */
+struct error *send_channel_pay(struct send_channel *channel) MUST_CHECK;
 /* With the lock, nothing added: sends @record and its @bytes. */
 struct error *send_channel_record(struct send_channel *channel, const struct wire_record *record,
 				  const void *bytes) MUST_CHECK;

@@ -526,13 +526,14 @@ def at(step, when, number=0):
 class Cut:
     """A migration through a proxy that breaks; the source's command has ended when the block begins."""
 
-    def __init__(self, pair, folder, *break_arguments, **break_options):
+    def __init__(self, pair, folder, *break_arguments, options=(), **break_options):
         self.source, self.destination = pair
+        self.options = options
         self.proxy = Proxy(folder / "proxy", folder / "socket", *break_arguments, **break_options)
         self.uri = f"unix:{folder}/proxy"
 
     def __enter__(self):
-        self.result = self.source.migrate(self.uri, "--channels", "2", check=False)
+        self.result = self.source.migrate(self.uri, "--channels", "2", *self.options, check=False)
         return self
 
     def __exit__(self, *exception):

@@ -45,14 +45,14 @@ class Proxy:
     `breaks(name, count)` is asked in front of each message of the main connection, with its name and how many of that
     name came before, and may say "before" (it does not arrive) or "after" (it does, and nothing else does).
     `alter(name, body)` returns what a message becomes. `data_limit`: data connections break after so many bytes. `broken` is called when that has happened, before the
-    ends can see it.
+    ends can see it. `opaque`: the main connection is one of those that are passed on as they are.
     """
 
     passes = True  # descriptors that go along with messages
 
     def __init__(self, path, target, breaks=lambda name, count: None, data_limit=None, broken=lambda: None,
-                 alter=lambda name, body: body):
-        self.target = str(target)
+                 alter=lambda name, body: body, opaque=False):
+        self.target, self.opaque = str(target), opaque
         self.breaks, self.data_limit, self.broken, self.alter = breaks, data_limit, broken, alter
         self.seen = []
         self.connections = []
@@ -91,7 +91,7 @@ class Proxy:
         self._close_all()
 
     def _listen(self):
-        main = True
+        main = not self.opaque
         while True:
             try:
                 source, _ = self.listener.accept()

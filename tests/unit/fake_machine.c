@@ -284,7 +284,7 @@ bool machine_restore_report(const struct machine *machine, struct machine_restor
 struct error *machine_migrate_start(struct machine *machine,
 				    const struct machine_migrate_options *options,
 				    void (*done)(void *context, struct error *error),
-				    void (*undecided)(void *context), void *context,
+				    void (*changed)(void *context), void *context,
 				    struct machine_migrate **migrate)
 {
 	return error_new(ENOTSUP, "a fake machine does not move");
@@ -296,6 +296,21 @@ struct error *machine_migrate_cancel(struct machine_migrate *migrate)
 }
 
 struct error *machine_migrate_settle(struct machine_migrate *migrate, bool resume_here)
+{
+	return NULL;
+}
+
+struct error *machine_migrate_start_postcopy(struct machine_migrate *migrate)
+{
+	return NULL;
+}
+
+struct error *machine_migrate_recover(struct machine_migrate *migrate, const char *address)
+{
+	return NULL;
+}
+
+struct error *machine_migrate_check_end(const struct machine *machine)
 {
 	return NULL;
 }
@@ -320,6 +335,16 @@ bool machine_is_incoming(const struct machine *machine)
 }
 
 struct error *machine_incoming_settle(struct machine *machine, bool resume_here)
+{
+	return NULL;
+}
+
+struct error *machine_incoming_recover(struct machine *machine, const char *address)
+{
+	return NULL;
+}
+
+struct error *machine_incoming_check(const struct machine *machine)
 {
 	return NULL;
 }

@@ -35,6 +35,7 @@ struct move {
 	uint64_t rounds_told, rounds_ended;
 	uint64_t streamed; /* times */
 	bool cut, completed, begun;
+	uint64_t places, places_max; /* over data connections; that go through (0: all) */
 	struct error *(*prepare)(struct move *move); /* before post-copy begins there */
 };
 
@@ -149,6 +150,13 @@ static inline struct error *move_place(void *context, uint32_t connection, uint3
 {
 	struct move *move = context;
 
+	pthread_mutex_lock(&move->lock);
+	if (connection < move->channels)
+		move->places++;
+	while (connection < move->channels && move->places_max && move->places > move->places_max &&
+	       !move->cut)
+		pthread_cond_wait(&move->changed, &move->lock);
+	pthread_mutex_unlock(&move->lock);
 	return postcopy_destination_place(move->to, connection, block, first, count, bytes);
 }
 
