@@ -162,7 +162,7 @@ static bool connect_pair(struct peer *peer, uint32_t service, uint32_t mtu, uint
 	    .peer = number,
 	    .receive_psn = psn,
 	    .send_psn = PSN,
-	    .timeout = 16, /* 0.27 s: the other end may be emulated */
+	    .timeout = 17, /* 0.54 s: the other end may be emulated */
 	    .retries = 7,
 	    .not_ready_retries = 7,
 	    .not_ready_timer = 12,

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Linux's rxe and the RDMA engine, over a pair of virtual network interfaces: what tests/tools/test_rdma_rxe.py runs on an
-emulated host. Usage: rdma_rxe.py MODULES PEER (a folder of kernel modules, the program rdma-peer)
+"""Linux's rxe and the RDMA engine, over a pair of virtual network interfaces: what tests/tools/test_rdma_rxe.py runs on
+an emulated host. Usage: rdma_rxe.py MODULES PEER (a folder of kernel modules, the program rdma-peer)
 
 Says a line `ok CASE` for each case, or `failed CASE` and why; the exit status is 1 then.
 """
@@ -109,8 +109,8 @@ class Session:
         self.memory = MR(self.domain, SIZE, access | e.IBV_ACCESS_MW_BIND)
         self.queue = CQ(self.context, 256)
         cap = QPCap(max_send_wr=64, max_recv_wr=64, max_send_sge=1, max_recv_sge=1)
-        self.pair = QP(self.domain, QPInitAttr(qp_type={RC: e.IBV_QPT_RC, UC: e.IBV_QPT_UC, UD: e.IBV_QPT_UD}[service], scq=self.queue, rcq=self.queue, cap=cap,
-                                               sq_sig_all=1))
+        kind = {RC: e.IBV_QPT_RC, UC: e.IBV_QPT_UC, UD: e.IBV_QPT_UD}[service]
+        self.pair = QP(self.domain, QPInitAttr(qp_type=kind, scq=self.queue, rcq=self.queue, cap=cap, sq_sig_all=1))
         attributes = QPAttr(port_num=1)
         if service == UD:
             attributes.qkey = QUEUE_KEY
@@ -132,7 +132,7 @@ class Session:
         attributes.min_rnr_timer = 12
         self.pair.to_rtr(attributes)
         attributes.sq_psn = psn
-        attributes.timeout = 16
+        attributes.timeout = 17
         attributes.retry_cnt = 7
         attributes.rnr_retry = 7
         attributes.max_rd_atomic = 4
@@ -437,10 +437,10 @@ def rxe_waits_for_memory(s):
 
 
 def rxe_waits_for_memory_in_the_middle_of_a_long_read(s):
-    """Longer than its own time-out (0.27 s), which asks for the rest again."""
+    """Longer than its own time-out (0.54 s), which asks for the rest again."""
     size = 2 << 20
     s.peer.ask(f"fill 100000 {size} 8")
-    s.peer.ask(f"absent {100000 + (3 << 19)} 700")
+    s.peer.ask(f"absent {100000 + (3 << 19)} 1200")
     s.post(s.e.IBV_WR_RDMA_READ, 0, size, remote=100000)
     s.done()
     assert s.sum(0, size) == s.peer.sum(100000, size)
@@ -531,6 +531,48 @@ def works_on_a_bad_network(s):
         run("tc", "qdisc", "del", "dev", "rxe-a", "root")
 
 
+PINGPONG_SERVER = r"""
+import socket, sys
+with socket.create_server((sys.argv[1], 18515)) as listener:
+    print("listening", flush=True)
+    connection, _ = listener.accept()
+    with connection:
+        print(connection.recv(64).decode().strip("\0"), flush=True)
+        connection.sendall(sys.stdin.readline().strip().encode() + b"\0")
+        connection.recv(64)  # "done"
+        sys.stdin.readline()
+"""
+
+
+def stock_pingpong(peer, size, count):
+    """ibv_rc_pingpong, unmodified, as the client of the engine."""
+    server = subprocess.Popen(["ip", "netns", "exec", "peer", sys.executable, "-c", PINGPONG_SERVER, THERE[4]],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    assert server.stdout.readline() == "listening\n"
+    command = ["ibv_rc_pingpong", "-d", "rxe0", "-g", str(gid_index(HERE[4])), "-s", str(size), "-n", str(count), "-c",
+               THERE[4]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as client:
+        _, number, psn, _ = server.stdout.readline().split(":")
+        ours = peer.ask(f"connect {RC} 1024 {int(number, 16)} {int(psn, 16)} {HERE[4]}")
+        for _ in range(count):
+            peer.ask(f"receive 0 {size}")
+        address = ipaddress.ip_address(f"::ffff:{THERE[4]}").packed.hex()
+        server.stdin.write(f"0000:{int(ours[0]):06x}:{int(ours[1]):06x}:{address}\n")
+        for _ in range(count):
+            assert peer.wait()[:3] == [RECEIVE, 0, size]
+            peer.ask(f"post send 0 {size} 0 0 {SIGNALED} 0 0")
+            assert peer.wait()[:2] == [SEND, 0]
+        said = client.communicate()[0]
+    server.stdin.close()
+    server.wait()
+    assert client.returncode == 0 and f"{count} iters" in said, said
+
+
+def pingpong_of_libibverbs_runs(s):
+    for size, count in ((64, 30), (4096, 30), (65536, 10)):
+        stock_pingpong(s.peer, size, count)
+
+
 EACH_MTU = [rxe_writes, rxe_sends, rxe_reads, engine_writes, engine_sends, engine_reads]
 ONCE = [rxe_writes_with_immediate, rxe_waits_for_a_receive, rxe_adds_and_swaps, rxe_has_many_requests_under_way,
         engine_writes_with_immediate, engine_waits_for_a_receive, engine_adds_and_swaps,
@@ -538,7 +580,7 @@ ONCE = [rxe_writes_with_immediate, rxe_waits_for_a_receive, rxe_adds_and_swaps, 
         rxe_is_told_that_its_message_is_too_long, engine_is_refused_with_a_bad_key, engine_gives_up_a_peer_that_is_gone,
         rxe_uses_a_window_until_it_invalidates_it, rxe_is_refused_outside_a_window,
         engine_uses_a_window_until_it_invalidates_it, rxe_waits_for_memory,
-        rxe_waits_for_memory_in_the_middle_of_a_long_read, works_on_a_bad_network]
+        rxe_waits_for_memory_in_the_middle_of_a_long_read, pingpong_of_libibverbs_runs, works_on_a_bad_network]
 CASES = {f"{case.__name__}_{mtu}": (case, mtu) for mtu in MTUS for case in EACH_MTU} | {
     case.__name__: (case, 1024) for case in ONCE}
 CASES = {name: (*case, RC, 4) for name, case in CASES.items()} | {
