@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/checked.h"
@@ -210,6 +211,16 @@ static struct error *check_offer(const struct vhost_user_device *vhost)
 	return NULL;
 }
 
+/* A connection to whoever is there. */
+static struct error *find_back_end(struct vhost_user_device *vhost, int *fd)
+{
+	if (!vhost->listen)
+		return vhost_user_connect(vhost->socket, clock_monotonic_ns() + CONNECT_LIMIT_NS,
+					  fd);
+	TRY(vhost_user_accept(vhost->listen_fd, 0, fd));
+	return *fd >= 0 ? NULL : error_new(ENOENT, "nobody has connected to %s yet", vhost->socket);
+}
+
 static struct error *open_session(struct vhost_user_device *vhost)
 {
 	const struct vhost_user_front_end_options options = {
@@ -221,7 +232,7 @@ static struct error *open_session(struct vhost_user_device *vhost)
 	};
 	int fd;
 
-	TRY(vhost_user_connect(vhost->socket, clock_monotonic_ns() + CONNECT_LIMIT_NS, &fd));
+	TRY(find_back_end(vhost, &fd));
 	TRY(vhost_user_front_end_open(fd, &options, &vhost->front));
 	TRY(check_offer(vhost));
 	TRY(update_config(vhost));
@@ -256,7 +267,10 @@ static bool nobody_there(const struct error *error)
 static void try_again(void *context)
 {
 	struct vhost_user_device *vhost = context;
-	struct error *error = open_session(vhost);
+	struct error *error;
+
+	event_timer_cancel(vhost->retry);
+	error = open_session(vhost);
 
 	if (!error) {
 		take_up(vhost);
@@ -268,12 +282,34 @@ static void try_again(void *context)
 	}
 }
 
+/*
+ * Somebody has connected. Told once for each, so that those who come while there is a session wait, as
+ * they would at another's socket, and are found when it ends.
+ */
+static void handle_listener(void *context, uint32_t events)
+{
+	struct vhost_user_device *vhost = context;
+
+	if (!vhost->front)
+		try_again(vhost);
+}
+
+static struct error *begin_listening(struct vhost_user_device *vhost)
+{
+	if (!vhost->listen)
+		return NULL;
+	TRY(vhost_user_listen(vhost->socket, &vhost->listen_fd));
+	return event_loop_add(vhost->device.loop, vhost->listen_fd, EPOLLIN | EPOLLET,
+			      handle_listener, vhost, &vhost->listen_source);
+}
+
 struct error *vhost_user_connection_begin(struct vhost_user_device *vhost)
 {
 	struct error *error;
 
 	vhost->pause_ns = PAUSE_FIRST_NS;
 	TRY(event_timer_create(vhost->device.loop, try_again, vhost, &vhost->retry));
+	TRY(begin_listening(vhost));
 	error = open_session(vhost);
 	if (!error) {
 		take_up(vhost);
@@ -289,4 +325,8 @@ void vhost_user_connection_end(struct vhost_user_device *vhost)
 {
 	hang_up(vhost);
 	event_timer_destroy(TAKE_PTR(vhost->retry));
+	event_source_remove(TAKE_PTR(vhost->listen_source));
+	if (vhost->listen_fd >= 0)
+		unlink(vhost->socket);
+	close_fd(&vhost->listen_fd);
 }

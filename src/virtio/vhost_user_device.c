@@ -292,6 +292,7 @@ struct description {
 	uint8_t mac[6];
 	uint16_t pairs;
 	uint16_t queues, queue_size;
+	bool listen;
 };
 
 bool vhost_user_device_wanted(const char *text)
@@ -400,6 +401,7 @@ static struct error *describe_text(const char *kind, const char *text, const cha
 	else
 		description->type = *vhost_user_type_find(fs || net ? kind : "blk");
 	TRY(take_sizes(description, options));
+	TRY(options_take_bool(options, "listen", &description->listen));
 	if (fs)
 		TRY(take_tag(description, options));
 	if (net)
@@ -423,6 +425,8 @@ static struct error *create(const struct description *description, struct virtio
 	vhost->type = description->type;
 	vhost->queues = description->queues;
 	vhost->inflight_fd = -1;
+	vhost->listen_fd = -1;
+	vhost->listen = description->listen;
 	vhost->ops = device_ops;
 	vhost->ops.type = vhost->type.type;
 	vhost->ops.id = vhost->type.id;

@@ -64,6 +64,9 @@ struct vhost_user_device {
 	struct vhost_user_front_end *front; /* NULL: there is none */
 	struct event_source *front_source, *backend_source;
 	struct event_timer *retry;
+	bool listen;   /* back-ends come to us */
+	int listen_fd; /* -1: they do not, or not yet */
+	struct event_source *listen_source;
 	bool config_stale;	     /* the back-end has said so */
 	bool memory_given;	     /* this session has the memory */
 	uint64_t protocol;	     /* of the last session */

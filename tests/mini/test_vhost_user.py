@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.back_ends import image, storage_daemon
+from support.back_ends import godwit_blk, image, storage_daemon
 from support.vm import KIB, MIB
 from test_mini import BACKINGS, LIMIT, MiniGuest, huge_pages  # noqa: F401
 from test_save_restore import Original, Restored, RunDirectory
@@ -119,6 +119,21 @@ def test_back_end_may_come_after_the_machine(daemon):
         daemon.start()
         vm.finish()
         assert vm.numbers["capacity"] == 1 * MIB // 512
+
+
+def test_back_end_may_connect_to_the_machine(tmp_path):
+    with godwit_blk(tmp_path, image(tmp_path / "own", 1 * MIB)) as own:
+        own.command[own.command.index("--socket")] = "--connect"
+        with MiniGuest("disk", "--disk", f"vhost-user:{own.socket},listen=on", cmdline="rounds=60 half=30") as vm:
+            assert not back_end_of(vm)["connected"]
+            own.start(listens=False)
+            vm.checkpoint("half")
+            own.kill()
+            wait_back_end(vm, False)
+            own.start(listens=False)
+            wait_back_end(vm, True)
+            vm.go_on().finish()
+            assert vm.numbers["resets"] == 0
 
 
 def test_guest_goes_on_with_the_next_back_end(daemon):

@@ -23,11 +23,13 @@ class BackEnd:
         if not shutil.which(self.command[0]):
             pytest.skip(f"{self.command[0]} is not installed (tools/setup installs it)")
 
-    def start(self):
-        self.socket.unlink(missing_ok=True)
+    def start(self, listens=True):
+        """With listens, waits until it does; otherwise it connects to somebody."""
+        if listens:
+            self.socket.unlink(missing_ok=True)
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)
         end = time.monotonic() + LIMIT
-        while not self._listens():
+        while listens and not self._listens():
             assert self.process.poll() is None, f"{self.command[0]} has ended with {self.process.returncode}"
             assert time.monotonic() < end, f"{self.command[0]} does not listen at {self.socket}"
             time.sleep(0.02)

@@ -519,6 +519,30 @@ static void test_requests_that_nobody_knows_need_a_reset(void **state)
 	end(setup);
 }
 
+static void test_back_end_may_connect_to_the_machine(void **state)
+{
+	struct setup *setup = prepare(RAM_BACKING_MEMFD);
+
+	setup->disk.connects = true;
+	driver_no_error(add_device(setup, ",listen=on"));
+	assert_false(status_of(setup).connected);
+	disk_listen(&setup->disk);
+	wait_connected(setup, true);
+	driver_start(&setup->driver, 0);
+	for (unsigned int i = 1; i <= 3; i++) {
+		read_sector(setup, 0, i);
+		disk_die(&setup->disk);
+		disk_wait(&setup->disk.sessions, i + 1);
+		read_sector(setup, 0, 10 + i);
+	}
+	assert_int_equal(access(setup->disk.path, F_OK), 0);
+	virtio_device_destroy(setup->driver.device);
+	setup->driver.device = NULL;
+	close(setup->doorbells[0]);
+	assert_int_not_equal(access(setup->disk.path, F_OK), 0);
+	end(setup);
+}
+
 static void test_memory_changes_while_nobody_is_there(void **state)
 {
 	struct setup *setup = begin("");
@@ -828,6 +852,7 @@ int main(void)
 	    cmocka_unit_test(test_requests_go_on_with_the_next_back_end),
 	    cmocka_unit_test(test_request_under_way_is_done_by_the_next_back_end),
 	    cmocka_unit_test(test_requests_that_nobody_knows_need_a_reset),
+	    cmocka_unit_test(test_back_end_may_connect_to_the_machine),
 	    cmocka_unit_test(test_memory_changes_while_nobody_is_there),
 	    cmocka_unit_test(test_back_end_with_less_than_the_driver_uses_is_not_let_in),
 	    cmocka_unit_test(test_network_device_has_a_configuration_of_its_own),

@@ -40,6 +40,7 @@ struct disk {
 	struct vhost_user_back_end_options options; /* may be changed before disk_listen */
 	uint8_t config[60], image[DISK_SECTORS][512];
 	int listener, wake;
+	bool connects; /* to the front-end's socket, each time that it has no session */
 	pthread_t thread;
 	struct vhost_user_back_end *back;
 	struct disk_ring rings[DISK_RINGS];
@@ -189,7 +190,11 @@ static inline void disk_accept(struct disk *disk)
 	struct error *error;
 	int fd = -1;
 
-	assert_no_error(vhost_user_accept(disk->listener, 0, &fd));
+	if (disk->connects)
+		error_free(
+		    vhost_user_connect(disk->path, clock_monotonic_ns() + NS_PER_SECOND, &fd));
+	else
+		assert_no_error(vhost_user_accept(disk->listener, 0, &fd));
 	if (fd < 0)
 		return;
 	error = vhost_user_back_end_open(fd, &disk->options, &disk->back);
@@ -210,12 +215,12 @@ static inline void disk_turn(struct disk *disk)
 		items[2 + i] = (struct pollfd){
 		    disk->rings[i].running ? vhost_user_back_end_ring(disk->back, i)->kick : -1,
 		    POLLIN, 0};
-	assert_true(poll(items, ARRAY_SIZE(items), -1) > 0);
+	assert_true(poll(items, ARRAY_SIZE(items), disk->connects ? 20 : -1) >= 0);
 	if (items[0].revents && read(disk->wake, &count, sizeof(count)) < 0)
 		return;
 	if (__atomic_exchange_n(&disk->die, false, __ATOMIC_ACQ_REL) && disk->back)
 		disk_hang_up(disk, NULL);
-	else if (items[1].revents && !disk->back)
+	else if ((items[1].revents || disk->connects) && !disk->back)
 		disk_accept(disk);
 	else if (items[1].revents) {
 		struct error *error = vhost_user_back_end_process(disk->back);
@@ -271,7 +276,8 @@ static inline void disk_listen(struct disk *disk)
 {
 	disk->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	assert_true(disk->wake >= 0);
-	assert_no_error(vhost_user_listen(disk->path, &disk->listener));
+	if (!disk->connects)
+		assert_no_error(vhost_user_listen(disk->path, &disk->listener));
 	assert_int_equal(pthread_create(&disk->thread, NULL, disk_run, disk), 0);
 }
 
@@ -307,11 +313,12 @@ static inline void disk_wait(const unsigned int *counter, unsigned int value)
 /* Also when it has never listened. */
 static inline void disk_end(struct disk *disk)
 {
-	if (disk->listener >= 0) {
+	if (disk->wake >= 0) {
 		__atomic_store_n(&disk->stop, true, __ATOMIC_RELEASE);
 		disk_wake(disk);
 		pthread_join(disk->thread, NULL);
-		close(disk->listener);
+		if (disk->listener >= 0)
+			close(disk->listener);
 		close(disk->wake);
 	}
 	unlink(disk->path);
