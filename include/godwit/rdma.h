@@ -401,7 +401,7 @@ struct godwit_rdma_member;
  * length to the same peer leave together where the kernel can cut them apart (UDP_SEGMENT).
  *
  * The kernel does not tell a socket the identification of an IPv4 packet, which the CRC covers. It is
- * found from the CRC; when it is not the one after the last, 15 of its 32 bits have been checked.
+ * found from the CRC, of whose 32 bits 15 remain to notice damage. IPv6 has no such thing.
  */
 struct godwit_rdma_udp_counters {
 	uint64_t received, sent;

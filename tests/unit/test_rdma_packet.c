@@ -334,7 +334,7 @@ static void damage_is_seldom_taken_for_an_identification(void **state)
 		    rdma_icrc_find(&crc, &v4_ends, &found, packet, sizeof(packet), icrc, factor);
 		put_le64(packet + at, before);
 	}
-	/* 15 bits are checked when the identification is not the expected one: 1 in 32768 passes. */
+	/* 15 bits remain: 1 in 32768 passes. */
 	assert_in_range(taken, 0, 8);
 }
 
