@@ -6,7 +6,8 @@
  * all behind it N - 1; a page that was lost or is older is noticed by the image's reader and by the
  * guest itself, which finds N - 1 in each page or says FAIL.
  *
- * pages=N steps=N; elastic=N plugs every other of 2 N blocks and counts in these too.
+ * pages=N steps=N; elastic=N plugs every other of 2 N blocks and counts in these too; ballast=N more
+ * pages behind those in boot memory are written to once and never looked at.
  */
 #include "mini.h"
 
@@ -73,6 +74,8 @@ void guest_main(const char *cmdline)
 	uint64_t steps = argument(cmdline, "steps", 10), blocks = argument(cmdline, "elastic", 0);
 
 	header->boot_pages = argument(cmdline, "pages", 1024);
+	for (uint64_t page = 0; page < argument(cmdline, "ballast", 0); page++)
+		MMIO(uint64_t, BOOT + (header->boot_pages + page) * PAGE) = page + 1;
 	if (blocks)
 		plug(blocks);
 	header->pages = header->boot_pages + blocks * header->block / PAGE;

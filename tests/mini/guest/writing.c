@@ -4,7 +4,7 @@
  * elastic memory that it plugs, unplugs and plugs again, and through devices that are told to write
  * there (random numbers, disk sectors).
  *
- * rounds=N. Expects the devices rng and disk, and elastic memory that may be plugged as a whole.
+ * rounds=N; ballast=N pages are written to once and never looked at. Expects the devices rng and disk, and elastic memory that may be plugged as a whole.
  */
 #include "mini.h"
 
@@ -12,6 +12,7 @@
 #define MIB	(1024 * 1024ULL)
 #define SCATTER (8 * MIB)  /* pages that it writes itself, here and there */
 #define DEVICES (16 * MIB) /* pages that devices write */
+#define BALLAST (32 * MIB)
 #define WRITES	24
 #define BLOCKS	4
 
@@ -87,6 +88,8 @@ void guest_main(const char *cmdline)
 		return;
 	}
 	mem_read_config(&mem, &config);
+	for (uint64_t page = 0; page < argument(cmdline, "ballast", 0); page++)
+		MMIO(uint64_t, BALLAST + page * PAGE) = page + 1;
 	for (uint64_t round = 1; round <= rounds; round++) {
 		for (int i = 0; i < WRITES; i++) {
 			value = value * 6364136223846793005ULL + 1442695040888963407ULL;
