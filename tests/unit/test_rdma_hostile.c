@@ -394,6 +394,31 @@ static void read_asked_for_again_elsewhere_is_not_answered(void **state)
 	assert_non_null(a);
 }
 
+static void read_asked_for_again_where_it_waits_begins_there(void **state)
+{
+	CONNECTED;
+	struct rdma_packet packet = request_to(b, RDMA_READ_REQUEST), said;
+
+	packet.length = 4096;
+	deliver(network, b, packet);
+	b->room = 1;
+	godwit_rdma_poll(b->engine, network->now);
+	assert_int_equal(network->packets[RDMA_READ_RESPONSE_FIRST], 1);
+	memset(b->absent, true, sizeof(b->absent));
+	b->room = 1;
+	godwit_rdma_poll(b->engine, network->now);
+	packet.psn++;
+	packet.address += 1024;
+	packet.length -= 1024;
+	deliver(network, b, packet);
+	memset(b->absent, false, sizeof(b->absent));
+	godwit_rdma_poll(b->engine, network->now + 10000000);
+	assert_true(rdma_packet_decode(b->packet, b->packet_size, &said));
+	assert_int_equal(said.opcode, RDMA_READ_RESPONSE_FIRST);
+	assert_int_equal(said.psn, packet.psn);
+	assert_non_null(a);
+}
+
 static void atomic_is_executed_once_however_often_it_comes(void **state)
 {
 	CONNECTED;
@@ -682,6 +707,7 @@ int main(void)
 	    TEST(read_that_is_asked_for_again_and_again_is_answered_once),
 	    TEST(parts_of_reads_asked_for_again_have_a_limit),
 	    TEST(read_asked_for_again_elsewhere_is_not_answered),
+	    TEST(read_asked_for_again_where_it_waits_begins_there),
 	    TEST(atomic_is_executed_once_however_often_it_comes),
 	    TEST(atomic_on_memory_that_is_not_aligned_is_refused),
 	    TEST(send_without_receives_takes_nothing),
