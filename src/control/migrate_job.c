@@ -108,7 +108,7 @@ static void describe_progress(const struct machine_migrate_progress *progress, j
 		set(object, "expected-time-ns", precopy->time_ns);
 	if (precopy->speed < 1)
 		json_object_set_new(object, "guest-speed-percent",
-				    json_integer((json_int_t)(precopy->speed * 100 + 0.5)));
+				    json_integer(MAX((json_int_t)(precopy->speed * 100), 1LL)));
 	if (*progress->why)
 		json_object_set_new(object, "why", json_string(progress->why));
 	set(object, "elapsed-ns", progress->elapsed_ns);
