@@ -254,6 +254,7 @@ static struct error *begin(struct machine_migrate *migrate)
 {
 	TRY(migration_link_connect(migrate->link));
 	migrate->connected = true;
+	memcpy(migrate->session, migration_link_session(migrate->link), WIRE_SESSION_SIZE);
 	TRY(send_description(migrate));
 	TRY(await_answer(migrate));
 	TRY(migrate_create_sender(migrate, migrate->state_count));

@@ -58,6 +58,7 @@ struct machine_migrate {
 	struct migration_link *link;
 	pthread_t reader;
 	bool connected, reader_started, aborted;
+	uint8_t session[WIRE_SESSION_SIZE]; /* once connected */
 	bool froze, released; /* the guest was stopped; locks of disks were given back */
 	struct migrate_block *blocks;
 	uint32_t block_count;
@@ -87,7 +88,6 @@ struct machine_migrate {
 	bool postcopy_wanted; /* as soon as can be */
 	bool postcopy_begun;  /* pages are lacking at the destination, or were */
 	bool connecting;
-	uint8_t session[WIRE_SESSION_SIZE]; /* once connections have broken */
 	struct migration_link *next;  /* that is being connected, or is and was not taken yet */
 	struct error *recover_error;  /* why the last attempt failed, until the next one */
 	struct migration_sent before; /* over connections that are gone */

@@ -40,7 +40,6 @@ void migrate_recover_detach(struct machine_migrate *migrate)
 	if (migrate->postcopy)
 		postcopy_source_detach(migrate->postcopy);
 	pthread_mutex_lock(&migrate->lock);
-	memcpy(migrate->session, migration_link_session(migrate->link), WIRE_SESSION_SIZE);
 	if (migrate->sender) {
 		struct migration_sent sent;
 
@@ -133,12 +132,11 @@ struct error *machine_migrate_recover(struct machine_migrate *migrate, const cha
 
 	pthread_mutex_lock(&migrate->lock);
 	state = migrate->handover.state;
-	connecting = migrate->connecting || migrate->link;
+	connecting = migrate->connecting;
 	pthread_mutex_unlock(&migrate->lock);
 	TRY(check_recover(migrate, state));
 	if (connecting)
-		return error_new(EBUSY, "the connection is being made anew already, or has just "
-					"broken: wait");
+		return error_new(EBUSY, "the connection is being made anew already: wait");
 	migrate_recover_end(migrate);
 	TRY(open_next(migrate, address));
 	error = thread_start(&migrate->connector, "migrate-connect", connect_thread, migrate);

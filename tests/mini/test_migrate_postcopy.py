@@ -4,6 +4,7 @@ finds its memory as it was, and nobody takes for it what is not."""
 
 import json
 import os
+import time
 
 import pytest
 from support import tls
@@ -314,7 +315,11 @@ def test_paused_machine_stays_paused_and_its_memory_comes(tmp_path):
 # --- What breaks -------------------------------------------------------------------------------------
 
 
-def recover(source, folder, *options, uri="socket", check=True):
+def recover(source, destination, folder, *options, uri="socket", check=True):
+    end = time.monotonic() + LIMIT
+    while "listening" not in destination.migration():
+        assert time.monotonic() < end, destination.migration()
+        time.sleep(0.02)
     return source.cli("migrate", source.name, f"unix:{folder}/{uri}", "--recover", *options, check=check, limit=LIMIT)
 
 
@@ -332,7 +337,7 @@ def test_broken_connection_pauses_both_and_is_recovered(tmp_path, options):
             said = refused(destination.cli(command, destination.name, check=False))
             assert f"{there['lacking-pages'] * 4} KiB of the guest's memory are at the host it came from" in said
         release(source)
-        recover(source, tmp_path)
+        recover(source, destination, tmp_path)
         check_moved(source, destination)
 
 
@@ -344,11 +349,11 @@ def test_it_is_recovered_as_often_as_it_breaks(tmp_path):
         for n, step in enumerate([("RUNNING_LACKING", "before"), ("RUNNING_LACKING", "after"), ("RECEIVED", "before"),
                                   ("RECEIVED", "after"), ("PAGE_REQUEST", "before")]):
             with Proxy(tmp_path / f"again{n}", tmp_path / "socket", at(*step)):
-                assert "--recover" in refused(recover(source, tmp_path, uri=f"again{n}", check=False))
+                assert "--recover" in refused(recover(source, destination, tmp_path, uri=f"again{n}", check=False))
                 source.wait_state("SERVING_CUT")
                 destination.wait_state("RUNNING_LACKING_CUT")
         release(source)
-        recover(source, tmp_path)
+        recover(source, destination, tmp_path)
         check_moved(source, destination)
 
 
@@ -361,7 +366,7 @@ def test_recovery_that_finds_nobody_is_told_and_can_be_tried_again(tmp_path):
         destination.cli("migrate", destination.name, f"unix:{tmp_path}/elsewhere", "--recover")
         destination.wait_said(f"waiting for the source at unix:{tmp_path}/elsewhere")
         release(source)
-        recover(source, tmp_path, uri="elsewhere")
+        recover(source, destination, tmp_path, uri="elsewhere")
         check_moved(source, destination)
 
 
@@ -376,7 +381,7 @@ def test_encrypted_connection_is_recovered(tmp_path):
             source.wait_state("SERVING_CUT")
             destination.wait_state("RUNNING_LACKING_CUT")
         release(source)
-        recover(source, tmp_path)
+        recover(source, destination, tmp_path)
         check_moved(source, destination)
 
 
@@ -402,7 +407,7 @@ def test_undecided_migration_is_recovered(tmp_path, step, there):
             source.wait_state("UNDECIDED")
             destination.wait_state(there)
         release(source)
-        recover(source, tmp_path)
+        recover(source, destination, tmp_path)
         check_moved(source, destination)
 
 
@@ -412,7 +417,7 @@ def test_undecided_migration_by_precopy_is_recovered(tmp_path):
             refused(cut.result)
             source.wait_state("UNDECIDED")
             destination.wait_state("HELD")
-        recover(source, tmp_path)
+        recover(source, destination, tmp_path)
         check_moved(source, destination)
 
 

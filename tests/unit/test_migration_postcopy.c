@@ -515,46 +515,6 @@ static void test_parts_of_pages_of_the_pool_change(void **unused)
 	check_huge_rounds(true);
 }
 
-/* What a data connection is about to send all of, is not sent in part over the one for requests. */
-static void test_large_pages_go_over_one_connection(void **unused)
-{
-	struct migration_message message = {.type = MIGRATION_PAGE_REQUEST};
-	struct postcopy_source_progress progress = {};
-	struct move move;
-
-	create_huge(&move, false, 1);
-	for (uint64_t page = 0; page < 3 * 512; page++)
-		pair_fill(&move.here, 0, page, 1, true);
-	pair_mark(&move.here, 0, 0, 3 * 512);
-	move_switch(&move);
-	assert_no_error(migration_sender_emit(move.sender, 0, "", 1, true));
-	/* Nothing is read behind the first page, so half of the second one has to wait. */
-	move.places_max = 1;
-	postcopy_source_stream(move.from);
-	while (progress.left != 2 * 512 - 256) {
-		usleep(100);
-		postcopy_source_progress(move.from, &progress);
-	}
-	message.request.first = 512;
-	message.request.count = 512;
-	assert_no_error(postcopy_source_request(move.from, &message));
-	postcopy_source_progress(move.from, &progress);
-	assert_int_equal(progress.left, 2 * 512 - 256);
-	message.request.first = 2 * 512 + 100;
-	message.request.count = 1;
-	assert_no_error(postcopy_source_request(move.from, &message));
-	postcopy_source_progress(move.from, &progress);
-	assert_int_equal(progress.left, 512 - 256);
-	assert_true(move_is_same(&move, 0, 3 * 512 - 24));
-	pthread_mutex_lock(&move.lock);
-	move.places_max = 0;
-	pthread_cond_broadcast(&move.changed);
-	pthread_mutex_unlock(&move.lock);
-	move_finish(&move);
-	move_assert_same(&move);
-	move_destroy(&move);
-}
-
 static void test_large_pages_are_given_back(void **unused)
 {
 	struct waiter waiter;
@@ -598,7 +558,6 @@ int main(void)
 	    cmocka_unit_test(test_pages_of_the_pool_come_whole),
 	    cmocka_unit_test(test_parts_of_large_pages_change),
 	    cmocka_unit_test(test_parts_of_pages_of_the_pool_change),
-	    cmocka_unit_test(test_large_pages_go_over_one_connection),
 	    cmocka_unit_test(test_large_pages_are_given_back),
 	};
 
