@@ -90,10 +90,9 @@ static struct error *read_mode(json_t *arguments, struct machine_migrate_options
 static struct error *check_address(const char *address)
 {
 	if (strncmp(address, "exec:", 5) == 0)
-		return error_usage("%s: a VM runs no commands: start it once for each connection, "
+		return error_usage("uri: a VM runs no commands: start it once for each connection, "
 				   "send its sockets with 'getfd', and migrate to fd:NAME+fd:NAME "
-				   "('godwit migrate' does all that)",
-				   address);
+				   "('godwit migrate' does all that)");
 	return NULL;
 }
 
