@@ -78,6 +78,17 @@ def test_it_moves_when_it_is_slowed(writing, tmp_path):
     assert "slow" not in threads(destination)
 
 
+def test_one_that_is_slowed_may_end_by_postcopy(writing, tmp_path):
+    source, destination = writing
+    source.migrate(f"unix:{tmp_path}/socket", *SLOWLY, NEVER, "--auto-converge", "--hybrid")
+    assert source.wait(LIMIT) == 0
+    seen = len(rounds_of(source))
+    destination.wait_lines(seen + 20)
+    rounds = rounds_of(source) + rounds_of(destination)
+    assert rounds == list(range(1, len(rounds) + 1))
+    assert "slow" not in threads(destination)
+
+
 def test_it_has_its_time_again_when_the_migration_is_cancelled(writing, tmp_path):
     source, destination = writing
     source.migrate(f"unix:{tmp_path}/socket", *SLOWLY, NEVER, "--auto-converge")

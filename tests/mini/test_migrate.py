@@ -318,8 +318,9 @@ def test_every_backing_moves(tmp_path, backing, backing_of):
             check_moved(source, destination)
 
 
+@pytest.mark.parametrize("mode", [(), ("--postcopy",)], ids=["precopy", "postcopy"])
 @pytest.mark.parametrize("way", ["--lazy", "--clone"])
-def test_restored_machine_moves(tmp_path, way):
+def test_restored_machine_moves(tmp_path, way, mode):
     with Original(tmp_path, "counting", cmdline=COUNTING) as original:
         original.wait_lines(2).cli("pause", original.name)
         original.save(tmp_path / "file")
@@ -327,7 +328,7 @@ def test_restored_machine_moves(tmp_path, way):
     with Restored(tmp_path, tmp_path / "file", way) as source, Destination(tmp_path, f"unix:{tmp_path}/socket") as destination:
         destination.wait_said("waiting for a VM")
         source.qmp.command("query-status")
-        source.cli("migrate", source.name, f"unix:{tmp_path}/socket", limit=LIMIT)
+        source.cli("migrate", source.name, f"unix:{tmp_path}/socket", *mode, limit=LIMIT)
         assert source.wait(LIMIT) == 0
         check_goes_on([source, destination], text)
 
