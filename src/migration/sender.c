@@ -234,6 +234,14 @@ struct error *migration_sender_round(struct migration_sender *sender, uint64_t *
 	return sender_check(sender);
 }
 
+struct error *migration_sender_settle(struct migration_sender *sender)
+{
+	if (__atomic_load_n(&sender->interrupted, __ATOMIC_RELAXED) ||
+	    bandwidth_take(sender->bandwidth, 0))
+		return NULL;
+	return sender_check(sender);
+}
+
 void migration_sender_keep_whole(struct migration_sender *sender)
 {
 	sender->whole = true;

@@ -64,6 +64,11 @@ struct ram_block *migration_sender_block(const struct migration_sender *sender, 
  */
 struct error *migration_sender_round(struct migration_sender *sender, uint64_t *const *pending,
 				     bool fresh) MUST_CHECK;
+/*
+ * Waits until all that was sent has had the time that the limit of bandwidth gives it. What comes next
+ * would have to wait for that, and a round would seem to be faster than the next one can be. Not behind a round that was interrupted.
+ */
+struct error *migration_sender_settle(struct migration_sender *sender) MUST_CHECK;
 /* Makes the round that runs (not a later one) return soon. Any thread. */
 void migration_sender_interrupt(struct migration_sender *sender);
 /*
