@@ -85,8 +85,8 @@ def test_status_tells_what_is_lacking(tmp_path):
         assert began["phase"] == "postcopy-active" and began["postcopy-pages"] > 3000
         there = destination.wait_state("RUNNING_LACKING")
         assert there["postcopy-pages"] == began["postcopy-pages"] and there["lacking-pages"] > 0
-        destination.wait_text(lambda text: "step" in text)
-        assert destination.migration()["waits"] > 1000
+        # The step that it was at may have been nearly done.
+        destination.wait_text(lambda text: "step" in text and destination.migration()["waits"] > 1000)
         assert destination.qmp.command("query-status")["status"] == "running"
         assert source.migration()["requested-pages"] > 1000
         release(source)
