@@ -2,7 +2,7 @@
 /*
  * The limit of bandwidth.h. A bucket of tokens seen from the other side: instead of tokens, the time
  * is kept at which all that was taken will have been earned. Waiting is for a time that is known, so
- * nobody has to be woken but when the limit changes.
+ * nobody has to be woken but when the limit changes or somebody is in a hurry.
  */
 #include "migration/bandwidth.h"
 
@@ -20,6 +20,7 @@ struct bandwidth {
 	uint64_t rate; /* atomic for who does not lock */
 	int64_t free_at;
 	uint64_t changes;
+	bool hurry;
 	bool cancelled;
 };
 
@@ -86,6 +87,14 @@ void bandwidth_cancel(struct bandwidth *bandwidth)
 	change(bandwidth, 0, true);
 }
 
+void bandwidth_set_hurry(struct bandwidth *bandwidth, bool on)
+{
+	pthread_mutex_lock(&bandwidth->lock);
+	bandwidth->hurry = on;
+	pthread_cond_broadcast(&bandwidth->changed);
+	pthread_mutex_unlock(&bandwidth->lock);
+}
+
 static void wait_until(struct bandwidth *bandwidth, int64_t when)
 {
 	struct timespec time = {.tv_sec = when / NS_PER_SECOND, .tv_nsec = when % NS_PER_SECOND};
@@ -103,7 +112,8 @@ bool bandwidth_take(struct bandwidth *bandwidth, uint64_t bytes)
 		int64_t when = bandwidth_schedule(&bandwidth->free_at, clock_monotonic_ns(),
 						  bandwidth->rate, bytes);
 
-		while (changes == bandwidth->changes && clock_monotonic_ns() < when)
+		while (changes == bandwidth->changes && !bandwidth->hurry &&
+		       clock_monotonic_ns() < when)
 			wait_until(bandwidth, when);
 		if (changes == bandwidth->changes)
 			break;

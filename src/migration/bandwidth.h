@@ -25,6 +25,8 @@ void bandwidth_set(struct bandwidth *bandwidth, uint64_t rate);
 uint64_t bandwidth_rate(const struct bandwidth *bandwidth);
 /* Takes @bytes, waiting for them; false once bandwidth_cancel was called. */
 bool bandwidth_take(struct bandwidth *bandwidth, uint64_t bytes);
+/* While it is @on nobody waits; what is taken counts, and is waited for by who comes later. */
+void bandwidth_set_hurry(struct bandwidth *bandwidth, bool on);
 /* Nobody waits any more. */
 void bandwidth_cancel(struct bandwidth *bandwidth);
 

@@ -227,6 +227,7 @@ struct error *migration_sender_round(struct migration_sender *sender, uint64_t *
 	sender->fresh = fresh;
 	sender->next_piece = 0;
 	__atomic_store_n(&sender->interrupted, false, __ATOMIC_RELAXED);
+	bandwidth_set_hurry(sender->bandwidth, false);
 	for (uint32_t i = 0; i < sender->channel_count; i++)
 		worker_pool_submit(sender->workers, &sender->channels[i]->job);
 	for (uint32_t i = 0; i < sender->channel_count; i++)
@@ -236,10 +237,7 @@ struct error *migration_sender_round(struct migration_sender *sender, uint64_t *
 
 struct error *migration_sender_settle(struct migration_sender *sender)
 {
-	if (__atomic_load_n(&sender->interrupted, __ATOMIC_RELAXED) ||
-	    bandwidth_take(sender->bandwidth, 0))
-		return NULL;
-	return sender_check(sender);
+	return bandwidth_take(sender->bandwidth, 0) ? NULL : sender_check(sender);
 }
 
 void migration_sender_keep_whole(struct migration_sender *sender)
@@ -251,6 +249,7 @@ void migration_sender_keep_whole(struct migration_sender *sender)
 void migration_sender_interrupt(struct migration_sender *sender)
 {
 	__atomic_store_n(&sender->interrupted, true, __ATOMIC_RELAXED);
+	bandwidth_set_hurry(sender->bandwidth, true);
 }
 
 static struct error *send_to_all(struct migration_sender *sender, uint32_t count,

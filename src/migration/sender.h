@@ -66,7 +66,8 @@ struct error *migration_sender_round(struct migration_sender *sender, uint64_t *
 				     bool fresh) MUST_CHECK;
 /*
  * Waits until all that was sent has had the time that the limit of bandwidth gives it. What comes next
- * would have to wait for that, and a round would seem to be faster than the next one can be. Not behind a round that was interrupted.
+ * would have to wait for that, and a round would seem to be faster than the next one can be. An
+ * interrupted round waits for nothing.
  */
 struct error *migration_sender_settle(struct migration_sender *sender) MUST_CHECK;
 /* Makes the round that runs (not a later one) return soon. Any thread. */

@@ -113,6 +113,16 @@ static void test_who_waits_goes_on_when_the_limit_is_lifted(void **unused)
 	check_waiting(lift, true);
 }
 
+static void hurry(struct bandwidth *bandwidth)
+{
+	bandwidth_set_hurry(bandwidth, true);
+}
+
+static void test_nobody_waits_in_a_hurry(void **unused)
+{
+	check_waiting(hurry, true);
+}
+
 static void test_who_waits_can_be_cancelled(void **unused)
 {
 	check_waiting(bandwidth_cancel, false);
@@ -157,6 +167,7 @@ int main(void)
 	    cmocka_unit_test(test_jobs_run_beside_each_other),
 	    cmocka_unit_test(test_limit_without_a_clock),
 	    cmocka_unit_test(test_who_waits_goes_on_when_the_limit_is_lifted),
+	    cmocka_unit_test(test_nobody_waits_in_a_hurry),
 	    cmocka_unit_test(test_who_waits_can_be_cancelled),
 	    cmocka_unit_test(test_states_are_collected),
 	    cmocka_unit_test(test_too_much_state_is_refused),
