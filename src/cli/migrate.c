@@ -222,9 +222,10 @@ static double ms(const json_t *object, const char *key)
 static void tell(const json_t *word, const char *to)
 {
 	const json_t *downtime = json_object_get(word, "downtime");
+	int rounds = (int)json_u64(word, "round");
 
-	printf("migrated to %s: %s sent in %d rounds, %.1f s; the guest stood still for %.1f ms\n",
-	       to, human(json_u64(word, "sent")), (int)json_u64(word, "round"),
+	printf("migrated to %s: %s sent in %d round%s, %.1f s; the guest stood still for %.1f ms\n",
+	       to, human(json_u64(word, "sent")), rounds, rounds == 1 ? "" : "s",
 	       (double)json_u64(word, "elapsed-ns") / NS_PER_SECOND, ms(downtime, "total-ns"));
 	if (json_object_get(word, "guest-speed-percent"))
 		printf("  before that it was slowed to %d %% of its time\n",
