@@ -115,6 +115,43 @@ struct virtio_device_ops {
 	void (*destroy)(struct virtio_device *device);
 };
 
+/* Takes bytes of a stream; may wait for room. An error: nobody wants the rest. */
+typedef struct error *(*virtio_emit)(void *context, const void *bytes, size_t size);
+
+/*
+ * State that is large, or not this process's to visit: a *stream* of bytes that only the device
+ * understands. It travels beside the state that is visited (virtio_device_init), piece by piece, and
+ * nobody ever holds all of it; at the other end it is loaded as it comes, before the state is visited
+ * and before guest memory is there. In a snapshot it is one section, and at most as large as those
+ * may be.
+ *
+ * These run on threads of whoever saves or loads, never on the device's loop nor while that waits
+ * for them: one call at a time for a device, several devices at once. They must not wait without a limit
+ * for anything but @emit and the device's loop: nobody could interrupt them.
+ */
+struct virtio_stream_ops {
+	/*
+	 * Emits what the other end does not have yet, in pieces of any size, from any thread, one piece
+	 * at a time, until this returns. @stopped: all that is left, the device is quiesced; it may go on afterwards, and
+	 * may be saved again. Else the guest runs: what can be said now and is not expected to change
+	 * soon, perhaps nothing. That comes once a round of memory, if there are any.
+	 */
+	struct error *(*save)(struct virtio_device *device, bool stopped, virtio_emit emit,
+			      void *context);
+	/*
+	 * No more of what `save` began is wanted: the guest has moved, or stays, and runs perhaps. The
+	 * next `save` begins from the start. NULL: nothing to do.
+	 */
+	void (*end_save)(struct virtio_device *device);
+	/*
+	 * The next @size bytes of what was emitted, cut anywhere; @size may be 0. @last: there are no
+	 * more. No driver has touched the device. After an error, or without a last piece,
+	 * it is only destroyed.
+	 */
+	struct error *(*load)(struct virtio_device *device, const void *bytes, size_t size,
+			      bool last);
+};
+
 /* Why a device is quiesced; a bit each. */
 enum virtio_quiesce_reason {
 	VIRTIO_QUIESCE_MACHINE = 1,    /* the machine is paused */
@@ -151,6 +188,8 @@ struct virtio_transport_ops {
 
 struct virtio_device {
 	const struct virtio_device_ops *ops;
+	/* NULL: it has no stream. Set in `realize` at the latest, and not changed. */
+	const struct virtio_stream_ops *stream;
 	char id[32];		/* the user's name for it, unique in the machine */
 	struct memory_map *map; /* set by the machine before realize of the transport */
 	struct event_loop *loop;
