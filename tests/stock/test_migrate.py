@@ -12,7 +12,7 @@ from support import tls
 from support.stock import Guest, StockGuest, wait_until
 from support.vm import MIB
 
-MOVES = int(os.environ.get("GODWIT_TEST_MOVES", 6))
+MOVES = int(os.environ.get("GODWIT_TEST_MOVES", 8))
 LIMIT = 300
 # Boot memory, elastic memory, processors, kernel.
 MACHINES = {
@@ -22,8 +22,8 @@ MACHINES = {
 # The ways, one after the other: what is stressed is written again and again, so each needs room for a downtime or a slower guest.
 PATIENT = ("--max-downtime", "20000")
 WAYS = [("--channels", "1", *PATIENT), ("--channels", "8", *PATIENT), ("--channels", "2", "--compress", "zstd", *PATIENT),
-        ("--channels", "2", "--tls", *PATIENT), ("--channels", "4", "--auto-converge"),
-        ("--channels", "4", "--compress", "zstd", "--tls", *PATIENT)]
+        ("--channels", "2", "--postcopy"), ("--channels", "2", "--tls", *PATIENT), ("--channels", "4", "--auto-converge"),
+        ("--channels", "4", "--hybrid", "--compress", "zstd"), ("--channels", "4", "--compress", "zstd", "--tls", *PATIENT)]
 PROGRAMS = """
 stress-ng --vm 1 --vm-bytes 64M --vm-method all --verify -t 0 --temp-path /tmp >/tmp/stress 2>&1 &
 echo $! >/tmp/stress.pid
