@@ -84,14 +84,14 @@ static bool post(struct fuzz_input *input, struct godwit_rdma_pair *pair, uint32
 		 struct godwit_rdma_window *window, struct godwit_rdma_region *region)
 {
 	struct godwit_rdma_segment segment = take_segment(input, key);
-	struct godwit_rdma_work work = {.operation = fuzz_take8(input) % 8,
+	struct godwit_rdma_work work = {.operation = fuzz_take8(input) % 9,
 					.flags = fuzz_take16(input),
 					.segments = &segment,
 					.segment_count = fuzz_take8(input) & 1,
 					.remote_key = key,
 					.invalidate = fuzz_take32(input),
-					.window = window,
-					.region = region,
+					.window = godwit_rdma_window_key(window),
+					.region = godwit_rdma_region_key(region),
 					.bind_address = fuzz_take16(input),
 					.bind_size = fuzz_take16(input),
 					.bind_access = fuzz_take8(input),

@@ -105,6 +105,11 @@ struct godwit_rdma_options {
 	uint32_t window;
 	/* May be NULL. */
 	void (*event)(void *context, const struct godwit_rdma_event *event);
+	/*
+	 * Whether @address is one of this machine, for datagrams to a queue pair without an own one. May
+	 * be NULL: none is.
+	 */
+	bool (*is_own)(void *context, const uint8_t address[16]);
 	void *context;
 };
 
@@ -158,10 +163,20 @@ struct godwit_rdma_memory {
 	/* @size bytes at @offset were written, in one span. May be NULL. */
 	void (*wrote)(void *context, uint64_t offset, uint64_t size);
 	void *context;
+	/*
+	 * The region gets bytes by GODWIT_RDMA_REGISTER: @register_data of the work. 0, or an error, which
+	 * refuses it. Needed for such regions.
+	 */
+	int (*registered)(void *context, uint64_t size, const uint64_t data[2]);
 };
 
 struct godwit_rdma_region_options {
 	struct godwit_rdma_memory memory;
+	/*
+	 * The region has no bytes: @address, @size and @access are 0. GODWIT_RDMA_REGISTER gives it some, and
+	 * invalidation by either end takes them.
+	 */
+	bool by_work;
 	uint64_t address; /* what peers and work requests call its first byte */
 	uint64_t size;	  /* @address + @size does not wrap, but may end at 2^64 */
 	uint32_t access;
@@ -197,6 +212,7 @@ enum godwit_rdma_operation {
 	GODWIT_RDMA_FETCH_ADD,
 	GODWIT_RDMA_BIND,
 	GODWIT_RDMA_INVALIDATE, /* a key of this end */
+	GODWIT_RDMA_REGISTER,
 	/* Of completions only. */
 	GODWIT_RDMA_RECEIVE,
 	GODWIT_RDMA_RECEIVE_WRITE /* a write with immediate data */
@@ -237,6 +253,12 @@ struct godwit_rdma_completions_options {
 	uint32_t capacity;
 	/* After godwit_rdma_completions_arm: once, when there is one. May be NULL. */
 	void (*notify)(void *context, struct godwit_rdma_completions *completions);
+	/*
+	 * Instead of a ring in the library, @capacity, @notify, and the two functions below: takes a
+	 * completion. @solicited: an error, or a receive whose sender asked for a notification. False:
+	 * there is no room, and no more are given. NULL: there is such a ring.
+	 */
+	bool (*add)(void *context, const struct godwit_rdma_completion *completion, bool solicited);
 	void *context;
 };
 
@@ -270,9 +292,34 @@ enum godwit_rdma_state {
 	GODWIT_RDMA_ERROR
 };
 
+struct godwit_rdma_segment {
+	uint64_t address;
+	uint32_t size;
+	uint32_t key;
+};
+
+struct godwit_rdma_receive_work {
+	uint64_t id;
+	const struct godwit_rdma_segment *segments; /* copied */
+	uint32_t segment_count;
+};
+
+/* Receives that the user keeps, instead of a queue in the library to which they are posted. */
+struct godwit_rdma_receives {
+	/*
+	 * The next one: @work but for its segments, which come to @segments, at most
+	 * GODWIT_RDMA_SEGMENTS_MAX. False: there is none. NULL: there is a queue in the library.
+	 */
+	bool (*take)(void *context, struct godwit_rdma_receive_work *work,
+		     struct godwit_rdma_segment *segments);
+	void *context;
+};
+
 struct godwit_rdma_shared_options {
 	uint32_t capacity; /* a power of two */
 	uint32_t segments; /* at most, of one receive */
+	/* Instead of these two, and of the limit. */
+	struct godwit_rdma_receives receives;
 };
 
 int godwit_rdma_shared_create(struct godwit_rdma_domain *domain,
@@ -288,8 +335,16 @@ struct godwit_rdma_pair_options {
 	struct godwit_rdma_shared *shared;		/* NULL: an own receive queue */
 	uint32_t send_capacity, receive_capacity;	/* powers of two */
 	uint32_t send_segments, receive_segments;	/* at most, of one work request */
+	/* Instead of receive_capacity and receive_segments. */
+	struct godwit_rdma_receives receives;
 	bool signal_all; /* every work request has a completion, signaled or not */
 	uint32_t number; /* 1 to 2^24 - 2; 0: any from 16 on */
+	/*
+	 * A work request is complete, or flushed: its place in the send queue is free. Before its
+	 * completion, if it has one. May be NULL.
+	 */
+	void (*sent)(void *context);
+	void *context;
 };
 
 int godwit_rdma_pair_create(struct godwit_rdma_domain *domain,
@@ -328,8 +383,8 @@ enum godwit_rdma_state godwit_rdma_pair_state(const struct godwit_rdma_pair *pai
 struct godwit_rdma_attributes {
 	enum godwit_rdma_state state;
 	uint32_t access; /* GODWIT_RDMA_REMOTE_… */
-	struct godwit_rdma_ends
-	    ends;      /* as packets go out; of a datagram's only the source counts */
+	/* As packets go out. Of a datagram's only the source counts; ::, if it is any own one. */
+	struct godwit_rdma_ends ends;
 	uint32_t mtu;  /* 256, 512, 1024, 2048 or 4096 */
 	uint32_t peer; /* number of its queue pair */
 	uint32_t receive_psn, send_psn;
@@ -344,12 +399,6 @@ struct godwit_rdma_attributes {
 int godwit_rdma_pair_modify(struct godwit_rdma_pair *pair,
 			    const struct godwit_rdma_attributes *attributes, uint32_t mask);
 
-struct godwit_rdma_segment {
-	uint64_t address;
-	uint32_t size;
-	uint32_t key;
-};
-
 #define GODWIT_RDMA_SIGNALED  (1U << 8)	 /* has a completion when it succeeds too */
 #define GODWIT_RDMA_SOLICITED (1U << 9)	 /* the receiver is to be notified */
 #define GODWIT_RDMA_FENCED    (1U << 10) /* begins when all reads and atomics before are complete */
@@ -361,26 +410,30 @@ struct godwit_rdma_work {
 	uint32_t flags;
 	const struct godwit_rdma_segment *segments; /* of this end; copied */
 	uint32_t segment_count;
+	/*
+	 * Instead of segments, for SEND and WRITE: bytes, which are copied, as many as segments of the send
+	 * queue (send_segments, 16 each) have room for.
+	 */
+	const void *bytes;
+	uint32_t byte_count;
 	uint32_t immediate;
 	uint32_t invalidate;	 /* the peer's key; INVALIDATE: this end's */
 	uint64_t remote_address; /* WRITE, READ, atomics */
 	uint32_t remote_key;
 	uint64_t compare, swap; /* COMPARE_SWAP; FETCH_ADD adds @swap */
 	/* Datagrams. */
+	uint8_t source[16]; /* when the queue pair's own is :: */
 	uint8_t destination[16];
 	uint32_t destination_pair;
 	uint32_t queue_key;
-	/* BIND: the window's new key differs from the old one in its lowest 8 bits only. */
-	struct godwit_rdma_window *window;
-	struct godwit_rdma_region *region;
-	uint64_t bind_address, bind_size; /* size 0: of nothing, type 1 only */
+	/*
+	 * BIND: keys of the window and of the region. What the window, or, with REGISTER, the region of
+	 * key bind_key is to have; the new key differs from the old one in its lowest 8 bits only.
+	 */
+	uint32_t window, region;
+	uint64_t bind_address, bind_size; /* size 0: of nothing, windows of type 1 only */
 	uint32_t bind_access, bind_key;
-};
-
-struct godwit_rdma_receive_work {
-	uint64_t id;
-	const struct godwit_rdma_segment *segments; /* copied */
-	uint32_t segment_count;
+	uint64_t register_data[2]; /* as @registered gets it */
 };
 
 /* What is wrong with the work itself is found when it begins, and completes it with an error. */
@@ -389,6 +442,11 @@ int godwit_rdma_pair_receive(struct godwit_rdma_pair *pair,
 			     const struct godwit_rdma_receive_work *work);
 int godwit_rdma_shared_receive(struct godwit_rdma_shared *shared,
 			       const struct godwit_rdma_receive_work *work);
+/*
+ * There are new receives among those that the user keeps. Needed only in the state ERROR, in which they
+ * are flushed.
+ */
+void godwit_rdma_pair_receives_wait(struct godwit_rdma_pair *pair);
 
 /* --- Ports ------------------------------------------------------------------------------------- */
 

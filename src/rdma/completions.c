@@ -17,13 +17,14 @@ int godwit_rdma_completions_create(struct godwit_rdma *engine,
 	struct godwit_rdma_completions *completions;
 
 	*result = NULL;
-	if (!options->capacity || options->capacity > GODWIT_RDMA_QUEUE_MAX)
+	if (!options->add && (!options->capacity || options->capacity > GODWIT_RDMA_QUEUE_MAX))
 		return -EINVAL;
 	completions = calloc(1, sizeof(*completions));
 	if (!completions)
 		return -ENOMEM;
-	completions->ring = calloc(options->capacity, sizeof(*completions->ring));
-	if (!completions->ring) {
+	if (!options->add)
+		completions->ring = calloc(options->capacity, sizeof(*completions->ring));
+	if (!options->add && !completions->ring) {
 		free(completions);
 		return -ENOMEM;
 	}
@@ -64,6 +65,8 @@ uint32_t godwit_rdma_completions_poll(struct godwit_rdma_completions *completion
 {
 	uint32_t taken = 0;
 
+	if (!completions->ring)
+		return 0;
 	for (; taken < count && used(completions); taken++) {
 		list[taken] = completions->ring[completions->head % completions->options.capacity];
 		completions->head = advance(completions, completions->head);
@@ -80,29 +83,40 @@ bool godwit_rdma_completions_arm(struct godwit_rdma_completions *completions, bo
 	return used(completions);
 }
 
+/* Always false. */
+static bool overrun(struct godwit_rdma_completions *completions)
+{
+	const struct godwit_rdma_options *options = &completions->engine->options;
+
+	completions->overrun = true;
+	if (options->event)
+		options->event(options->context, &(struct godwit_rdma_event){
+						     .type = GODWIT_RDMA_EVENT_COMPLETIONS_OVERRUN,
+						     .completions = completions});
+	return false;
+}
+
 bool rdma_completions_add(struct godwit_rdma_completions *completions,
 			  const struct godwit_rdma_completion *completion, bool solicited)
 {
+	const struct godwit_rdma_completions_options *options = &completions->options;
+
 	if (completions->overrun)
 		return false;
-	if (used(completions) == completions->options.capacity) {
-		const struct godwit_rdma_options *options = &completions->engine->options;
-
-		completions->overrun = true;
-		if (options->event)
-			options->event(options->context,
-				       &(struct godwit_rdma_event){
-					   .type = GODWIT_RDMA_EVENT_COMPLETIONS_OVERRUN,
-					   .completions = completions});
-		return false;
+	if (options->add) {
+		solicited |= completion->status != GODWIT_RDMA_SUCCESS;
+		return options->add(options->context, completion, solicited) ||
+		       overrun(completions);
 	}
-	completions->ring[completions->tail % completions->options.capacity] = *completion;
+	if (used(completions) == options->capacity)
+		return overrun(completions);
+	completions->ring[completions->tail % options->capacity] = *completion;
 	completions->tail = advance(completions, completions->tail);
 	if (completions->armed && (solicited || !completions->armed_solicited ||
 				   completion->status != GODWIT_RDMA_SUCCESS)) {
 		completions->armed = false;
-		if (completions->options.notify)
-			completions->options.notify(completions->options.context, completions);
+		if (options->notify)
+			options->notify(options->context, completions);
 	}
 	return true;
 }

@@ -45,6 +45,7 @@ static bool send_datagram(struct godwit_rdma_pair *pair)
 	    .immediate = work->immediate,
 	    .payload_size = (uint32_t)send->size};
 	enum godwit_rdma_status status = judge(pair, send);
+	struct godwit_rdma_ends ends = pair->attributes.ends;
 	uint8_t *bytes;
 	int copied;
 
@@ -52,12 +53,14 @@ static bool send_datagram(struct godwit_rdma_pair *pair)
 		rdma_requester_fail(pair, status);
 		return false;
 	}
-	bytes = rdma_reserve_to(pair, work->destination,
-				rdma_packet_size(packet.opcode, packet.payload_size));
+	memcpy(ends.destination, work->destination, sizeof(ends.destination));
+	if (rdma_address_is_none(ends.source))
+		memcpy(ends.source, work->source, sizeof(ends.source));
+	bytes = rdma_reserve_for(pair, &ends, rdma_packet_size(packet.opcode, packet.payload_size));
 	if (!bytes)
 		return false;
-	copied = rdma_gather(pair, work->segments, work->segment_count, 0,
-			     rdma_packet_encode(&packet, bytes), packet.payload_size);
+	copied =
+	    rdma_gather(pair, work, 0, rdma_packet_encode(&packet, bytes), packet.payload_size);
 	if (copied == -EAGAIN) {
 		rdma_pair_timer(pair, RDMA_TIMER_PAUSE, RDMA_PATIENCE);
 		return false;

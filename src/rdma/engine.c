@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "rdma/engine.h"
+#include "rdma/icrc.h"
 
 #define WINDOW_DEFAULT 64U
 #define WINDOW_MAX     128U
@@ -70,6 +71,10 @@ static bool is_from_peer(const struct godwit_rdma_pair *pair, const struct godwi
 {
 	const struct godwit_rdma_ends *own = &pair->attributes.ends;
 
+	if (pair->service == GODWIT_RDMA_DATAGRAM && rdma_address_is_none(own->source))
+		return pair->engine->options.is_own &&
+		       pair->engine->options.is_own(pair->engine->options.context,
+						    ends->destination);
 	if (memcmp(ends->destination, own->source, sizeof(own->source)) != 0)
 		return false;
 	return pair->service == GODWIT_RDMA_DATAGRAM ||
@@ -115,22 +120,19 @@ void godwit_rdma_receive(struct godwit_rdma *engine, const struct godwit_rdma_en
 
 /* --- Packets that go --------------------------------------------------------------------------- */
 
-uint8_t *rdma_reserve_to(struct godwit_rdma_pair *pair, const uint8_t destination[16],
-			 uint32_t size)
+uint8_t *rdma_reserve_for(struct godwit_rdma_pair *pair, const struct godwit_rdma_ends *ends,
+			  uint32_t size)
 {
 	struct godwit_rdma *engine = pair->engine;
-	struct godwit_rdma_ends ends = pair->attributes.ends;
-	uint8_t *bytes;
+	uint8_t *bytes = engine->options.port.reserve(engine->options.port.context, ends, size);
 
-	memcpy(ends.destination, destination, sizeof(ends.destination));
-	bytes = engine->options.port.reserve(engine->options.port.context, &ends, size);
 	engine->blocked = !bytes;
 	return bytes;
 }
 
 uint8_t *rdma_reserve(struct godwit_rdma_pair *pair, uint32_t size)
 {
-	return rdma_reserve_to(pair, pair->attributes.ends.destination, size);
+	return rdma_reserve_for(pair, &pair->attributes.ends, size);
 }
 
 void rdma_commit(struct godwit_rdma *engine)

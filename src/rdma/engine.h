@@ -39,7 +39,8 @@ struct godwit_rdma_region {
 	uint32_t key;
 	struct godwit_rdma_domain *domain;
 	struct godwit_rdma_memory memory;
-	uint64_t address, size;
+	bool by_work;
+	uint64_t address, size; /* size 0: of those by work, no bytes now */
 	uint32_t access;
 	uint32_t windows; /* bound to it */
 };
@@ -79,8 +80,8 @@ int rdma_copy_out(const struct rdma_place *place, uint64_t more, uint8_t *bytes,
 /* As these, for @size bytes at @offset of the message that @segments make up. */
 int rdma_scatter(struct godwit_rdma_pair *pair, const struct godwit_rdma_segment *segments,
 		 uint32_t count, uint64_t offset, const uint8_t *bytes, uint32_t size);
-int rdma_gather(struct godwit_rdma_pair *pair, const struct godwit_rdma_segment *segments,
-		uint32_t count, uint64_t offset, uint8_t *bytes, uint32_t size);
+int rdma_gather(struct godwit_rdma_pair *pair, const struct godwit_rdma_work *work, uint64_t offset,
+		uint8_t *bytes, uint32_t size);
 /* The same for @size bytes that are to be read later, without a copy. */
 int rdma_probe(const struct rdma_place *place, uint64_t size);
 /* An atomic operation on 8 bytes; *@original is what was there. As above; -EINVAL: not aligned. */
@@ -89,8 +90,13 @@ int rdma_atomic(const struct rdma_place *place, const struct rdma_packet *reques
 
 /* Executes GODWIT_RDMA_BIND. False: refused. */
 bool rdma_bind_window(struct godwit_rdma_pair *pair, const struct godwit_rdma_work *work);
-/* Invalidates a window of type 2 that @pair has bound. False: there is none. */
-bool rdma_invalidate(struct godwit_rdma_pair *pair, uint32_t key);
+/* Executes GODWIT_RDMA_REGISTER. False: refused. */
+bool rdma_register_region(struct godwit_rdma_pair *pair, const struct godwit_rdma_work *work);
+/*
+ * Invalidates a window of type 2 that @pair has bound, or a region by work; for a peer (@remote) one that
+ * it has a right to. False: there is none.
+ */
+bool rdma_invalidate(struct godwit_rdma_pair *pair, uint32_t key, bool remote);
 /* @pair is going: windows of type 2 that it has bound are bound no longer. */
 void rdma_unbind_windows(struct godwit_rdma_pair *pair);
 
@@ -114,10 +120,11 @@ bool rdma_completions_add(struct godwit_rdma_completions *completions,
 struct rdma_receive {
 	uint64_t id;
 	uint32_t segment_count;
-	const struct godwit_rdma_segment *segments; /* in the queue */
+	const struct godwit_rdma_segment *segments;
 };
 
 struct rdma_receive_queue {
+	struct godwit_rdma_receives receives; /* take: instead of the rest */
 	uint32_t capacity, segments_max;
 	uint32_t head, tail; /* taken, posted; they wrap */
 	uint64_t *ids;
@@ -131,14 +138,16 @@ struct godwit_rdma_shared {
 	uint32_t limit, pairs;
 };
 
-bool rdma_receive_queue_init(struct rdma_receive_queue *queue, uint32_t capacity,
+bool rdma_receive_queue_init(struct rdma_receive_queue *queue,
+			     const struct godwit_rdma_receives *receives, uint32_t capacity,
 			     uint32_t segments);
 void rdma_receive_queue_free(struct rdma_receive_queue *queue);
 /* 0, -EINVAL or -ENOSPC. */
 int rdma_receive_queue_post(struct rdma_receive_queue *queue,
 			    const struct godwit_rdma_receive_work *work);
-/* The oldest receive. False: none. */
-bool rdma_receive_queue_peek(const struct rdma_receive_queue *queue, struct rdma_receive *receive);
+/* Takes the oldest receive, with a copy of its segments in @segments. False: there is none. */
+bool rdma_receive_queue_take(struct rdma_receive_queue *queue, struct rdma_receive *receive,
+			     struct godwit_rdma_segment *segments);
 
 /* --- Queue pairs ------------------------------------------------------------------------------- */
 
@@ -228,6 +237,8 @@ struct godwit_rdma_pair {
 	struct godwit_rdma_shared *shared;
 	enum godwit_rdma_service service;
 	bool signal_all;
+	void (*sent)(void *context);
+	void *context; /* for sent */
 	enum godwit_rdma_state state;
 	struct godwit_rdma_attributes attributes;
 	struct rdma_requester requester;
@@ -266,8 +277,8 @@ void rdma_event(struct godwit_rdma *engine, enum godwit_rdma_event_type type,
 		struct godwit_rdma_pair *pair);
 /* Room for a packet to the pair's peer; NULL: none. rdma_commit sends it. */
 uint8_t *rdma_reserve(struct godwit_rdma_pair *pair, uint32_t size);
-uint8_t *rdma_reserve_to(struct godwit_rdma_pair *pair, const uint8_t destination[16],
-			 uint32_t size);
+uint8_t *rdma_reserve_for(struct godwit_rdma_pair *pair, const struct godwit_rdma_ends *ends,
+			  uint32_t size);
 void rdma_commit(struct godwit_rdma *engine);
 
 /* Packets of a message of @size bytes. */
@@ -293,7 +304,6 @@ void rdma_complete_receive(struct godwit_rdma_pair *pair,
 /* Takes the next receive, own or shared, into @receive and @segments. False: there is none. */
 bool rdma_take_receive(struct godwit_rdma_pair *pair, struct rdma_receive *receive,
 		       struct godwit_rdma_segment *segments);
-bool rdma_has_receive(const struct godwit_rdma_pair *pair);
 
 /* --- Their halves ------------------------------------------------------------------------------ */
 

@@ -24,6 +24,13 @@ bool rdma_address_is_v4(const uint8_t address[16])
 	return !memcmp(address, v4_prefix, sizeof(v4_prefix));
 }
 
+bool rdma_address_is_none(const uint8_t address[16])
+{
+	static const uint8_t none[16];
+
+	return !memcmp(address, none, sizeof(none));
+}
+
 /* The register after the headers before the packet. */
 static uint32_t start(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,
 		      struct rdma_fragment fragment, size_t size)

@@ -26,6 +26,8 @@ struct rdma_fragment {
 
 /* True if @address is an IPv4 address. */
 bool rdma_address_is_v4(const uint8_t address[16]);
+/* True if @address is none (::). */
+bool rdma_address_is_none(const uint8_t address[16]);
 
 /* The CRC of @packet, which has at least a base header (12 bytes); put_le32 stores it. */
 uint32_t rdma_icrc(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,

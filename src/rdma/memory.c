@@ -60,6 +60,14 @@ static int choose_key(struct godwit_rdma *engine, uint32_t wanted, uint32_t *key
 	return 0;
 }
 
+/* True if a region can be like this. Who may write from afar must be able to here, as for the verbs. */
+static bool can_have(uint64_t address, uint64_t size, uint32_t access)
+{
+	return size && !(access & ~REGION_RIGHTS) &&
+	       (!(access & REMOTE_WRITES) || access & GODWIT_RDMA_LOCAL_WRITE) &&
+	       address <= UINT64_MAX - (size - 1);
+}
+
 int godwit_rdma_region_create(struct godwit_rdma_domain *domain,
 			      const struct godwit_rdma_region_options *options,
 			      struct godwit_rdma_region **result)
@@ -69,10 +77,11 @@ int godwit_rdma_region_create(struct godwit_rdma_domain *domain,
 	int status;
 
 	*result = NULL;
-	/* Who may write from afar must be able to here, as for the verbs. */
-	if (!options->memory.span || !options->size || options->access & ~REGION_RIGHTS ||
-	    (options->access & REMOTE_WRITES && !(options->access & GODWIT_RDMA_LOCAL_WRITE)) ||
-	    options->address > UINT64_MAX - (options->size - 1))
+	if (!options->memory.span)
+		return -EINVAL;
+	if (options->by_work ? !options->memory.registered || options->address || options->size ||
+				   options->access
+			     : !can_have(options->address, options->size, options->access))
 		return -EINVAL;
 	status = choose_key(domain->engine, options->key, &key);
 	if (status < 0)
@@ -84,6 +93,7 @@ int godwit_rdma_region_create(struct godwit_rdma_domain *domain,
 	region->key = key;
 	region->domain = domain;
 	region->memory = options->memory;
+	region->by_work = options->by_work;
 	region->address = options->address;
 	region->size = options->size;
 	region->access = options->access;
@@ -165,39 +175,7 @@ uint32_t godwit_rdma_window_key(const struct godwit_rdma_window *window)
 	return window->key;
 }
 
-/* --- Windows ----------------------------------------------------------------------------------- */
-
-bool rdma_bind_window(struct godwit_rdma_pair *pair, const struct godwit_rdma_work *work)
-{
-	struct godwit_rdma_window *window = work->window;
-	struct godwit_rdma_region *region = work->region;
-
-	if (!window || window->domain != pair->domain ||
-	    INDEX(work->bind_key) != INDEX(window->key) || work->bind_access & ~REMOTE_RIGHTS)
-		return false;
-	/* Type 2 is bound to something, and only when it is not. */
-	if (window->type == 2 && (window->region || !work->bind_size))
-		return false;
-	if (!work->bind_size) {
-		unbind(window);
-		window->key = work->bind_key;
-		return true;
-	}
-	if (!region || region->domain != pair->domain ||
-	    !(region->access & GODWIT_RDMA_BIND_WINDOW) ||
-	    (work->bind_access & REMOTE_WRITES && !(region->access & GODWIT_RDMA_LOCAL_WRITE)) ||
-	    !range_contains(region->address, region->size, work->bind_address, work->bind_size))
-		return false;
-	unbind(window);
-	region->windows++;
-	window->region = region;
-	window->key = work->bind_key;
-	window->address = work->bind_address;
-	window->size = work->bind_size;
-	window->access = work->bind_access;
-	window->pair = pair->entry.number;
-	return true;
-}
+/* --- Work -------------------------------------------------------------------------------------- */
 
 static struct godwit_rdma_window *window_of(struct rdma_table_entry *entry)
 {
@@ -218,19 +196,87 @@ static bool is_window(const struct rdma_table_entry *entry)
 	return CONTAINER_OF(entry, const struct godwit_rdma_region, entry)->is_window;
 }
 
-bool rdma_invalidate(struct godwit_rdma_pair *pair, uint32_t key)
+/* The region of @pair's domain with the index of @key, or NULL. */
+static struct godwit_rdma_region *find_region(const struct godwit_rdma_pair *pair, uint32_t key)
 {
 	struct rdma_table_entry *entry = rdma_table_find(&pair->engine->keys, INDEX(key));
-	struct godwit_rdma_window *window;
 
-	if (!entry || !is_window(entry))
+	if (!entry || is_window(entry) || region_of(entry)->domain != pair->domain)
+		return NULL;
+	return region_of(entry);
+}
+
+static struct godwit_rdma_window *find_window(const struct godwit_rdma_pair *pair, uint32_t key)
+{
+	struct rdma_table_entry *entry = rdma_table_find(&pair->engine->keys, INDEX(key));
+
+	if (!entry || !is_window(entry) || window_of(entry)->domain != pair->domain)
+		return NULL;
+	return window_of(entry);
+}
+
+bool rdma_bind_window(struct godwit_rdma_pair *pair, const struct godwit_rdma_work *work)
+{
+	struct godwit_rdma_window *window = find_window(pair, work->window);
+	struct godwit_rdma_region *region = find_region(pair, work->region);
+
+	if (!window || INDEX(work->bind_key) != INDEX(window->key) ||
+	    work->bind_access & ~REMOTE_RIGHTS)
 		return false;
-	window = window_of(entry);
-	if (window->key != key || window->type != 2 || !window->region ||
-	    window->domain != pair->domain || window->pair != pair->entry.number)
+	/* Type 2 is bound to something, and only when it is not. */
+	if (window->type == 2 && (window->region || !work->bind_size))
+		return false;
+	if (!work->bind_size) {
+		unbind(window);
+		window->key = work->bind_key;
+		return true;
+	}
+	if (!region || region->key != work->region || !(region->access & GODWIT_RDMA_BIND_WINDOW) ||
+	    (work->bind_access & REMOTE_WRITES && !(region->access & GODWIT_RDMA_LOCAL_WRITE)) ||
+	    !range_contains(region->address, region->size, work->bind_address, work->bind_size))
 		return false;
 	unbind(window);
+	region->windows++;
+	window->region = region;
+	window->key = work->bind_key;
+	window->address = work->bind_address;
+	window->size = work->bind_size;
+	window->access = work->bind_access;
+	window->pair = pair->entry.number;
 	return true;
+}
+
+bool rdma_register_region(struct godwit_rdma_pair *pair, const struct godwit_rdma_work *work)
+{
+	struct godwit_rdma_region *region = find_region(pair, work->bind_key);
+
+	if (!region || !region->by_work || region->size ||
+	    !can_have(work->bind_address, work->bind_size, work->bind_access) ||
+	    region->memory.registered(region->memory.context, work->bind_size, work->register_data))
+		return false;
+	region->key = work->bind_key;
+	region->address = work->bind_address;
+	region->size = work->bind_size;
+	region->access = work->bind_access;
+	return true;
+}
+
+bool rdma_invalidate(struct godwit_rdma_pair *pair, uint32_t key, bool remote)
+{
+	struct godwit_rdma_window *window = find_window(pair, key);
+	struct godwit_rdma_region *region = find_region(pair, key);
+
+	if (window && window->key == key && window->type == 2 && window->region &&
+	    window->pair == pair->entry.number) {
+		unbind(window);
+		return true;
+	}
+	if (region && region->key == key && region->by_work && region->size && !region->windows &&
+	    (!remote || region->access & REMOTE_RIGHTS)) {
+		region->size = 0;
+		return true;
+	}
+	return false;
 }
 
 void rdma_unbind_windows(struct godwit_rdma_pair *pair)
@@ -397,10 +443,14 @@ int rdma_scatter(struct godwit_rdma_pair *pair, const struct godwit_rdma_segment
 	return copy_segments(pair, segments, count, offset, NULL, bytes, size);
 }
 
-int rdma_gather(struct godwit_rdma_pair *pair, const struct godwit_rdma_segment *segments,
-		uint32_t count, uint64_t offset, uint8_t *bytes, uint32_t size)
+int rdma_gather(struct godwit_rdma_pair *pair, const struct godwit_rdma_work *work, uint64_t offset,
+		uint8_t *bytes, uint32_t size)
 {
-	return copy_segments(pair, segments, count, offset, bytes, NULL, size);
+	if (!work->bytes)
+		return copy_segments(pair, work->segments, work->segment_count, offset, bytes, NULL,
+				     size);
+	memcpy(bytes, (const uint8_t *)work->bytes + offset, size);
+	return 0;
 }
 
 int rdma_atomic(const struct rdma_place *place, const struct rdma_packet *request,

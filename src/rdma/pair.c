@@ -33,6 +33,8 @@ static bool are_valid(const struct godwit_rdma_domain *domain,
 		return false;
 	if (options->shared)
 		return options->shared->domain == domain;
+	if (options->receives.take)
+		return true;
 	return is_power_of_two(options->receive_capacity) &&
 	       options->receive_capacity <= GODWIT_RDMA_QUEUE_MAX && options->receive_segments &&
 	       options->receive_segments <= GODWIT_RDMA_SEGMENTS_MAX;
@@ -78,10 +80,12 @@ int godwit_rdma_pair_create(struct godwit_rdma_domain *domain,
 	pair->shared = options->shared;
 	pair->service = options->service;
 	pair->signal_all = options->signal_all;
+	pair->sent = options->sent;
+	pair->context = options->context;
 	if (!rdma_requester_init(pair, options->send_capacity, options->send_segments) ||
 	    (!pair->shared &&
-	     !rdma_receive_queue_init(&pair->responder.queue, options->receive_capacity,
-				      options->receive_segments)) ||
+	     !rdma_receive_queue_init(&pair->responder.queue, &options->receives,
+				      options->receive_capacity, options->receive_segments)) ||
 	    !rdma_table_add(&engine->pairs, &pair->entry)) {
 		rdma_requester_free(pair);
 		rdma_receive_queue_free(&pair->responder.queue);
@@ -148,6 +152,8 @@ void rdma_complete_send(struct godwit_rdma_pair *pair, const struct rdma_send *s
 						    .operation = work->operation,
 						    .pair = pair->entry.number};
 
+	if (pair->sent)
+		pair->sent(pair->context);
 	if (status == GODWIT_RDMA_SUCCESS) {
 		if (!pair->signal_all && !(work->flags & GODWIT_RDMA_SIGNALED))
 			return;
@@ -188,8 +194,9 @@ static void flush_receives(struct godwit_rdma_pair *pair)
 		completion.id = responder->receive.id;
 		rdma_complete_receive(pair, &completion, false);
 	}
-	while (queue->head != queue->tail) {
-		completion.id = queue->ids[queue->head++ & (queue->capacity - 1)];
+	while (!pair->shared &&
+	       rdma_receive_queue_take(queue, &responder->receive, responder->segments)) {
+		completion.id = responder->receive.id;
 		rdma_complete_receive(pair, &completion, false);
 	}
 }
@@ -385,7 +392,9 @@ int godwit_rdma_pair_send(struct godwit_rdma_pair *pair, const struct godwit_rdm
 	uint32_t slot;
 
 	if (pair->state < GODWIT_RDMA_RTS || work->segment_count > requester->segments_max ||
-	    work->operation < GODWIT_RDMA_SEND || work->operation > GODWIT_RDMA_INVALIDATE)
+	    (work->bytes && (work->segment_count ||
+			     work->byte_count > requester->segments_max * sizeof(*segments))) ||
+	    work->operation < GODWIT_RDMA_SEND || work->operation > GODWIT_RDMA_REGISTER)
 		return -EINVAL;
 	if (requester->tail - requester->head == requester->capacity)
 		return -ENOSPC;
@@ -394,6 +403,11 @@ int godwit_rdma_pair_send(struct godwit_rdma_pair *pair, const struct godwit_rdm
 	send = &requester->sends[slot];
 	*send = (struct rdma_send){.work = *work};
 	send->work.segments = segments;
+	if (work->bytes) {
+		memcpy(segments, work->bytes, work->byte_count);
+		send->work.bytes = segments;
+		send->size = work->byte_count;
+	}
 	for (uint32_t i = 0; i < work->segment_count; i++) {
 		segments[i] = work->segments[i];
 		send->size += segments[i].size;
@@ -411,10 +425,16 @@ int godwit_rdma_pair_receive(struct godwit_rdma_pair *pair,
 {
 	int status;
 
-	if (pair->state == GODWIT_RDMA_RESET || pair->shared)
+	if (pair->state == GODWIT_RDMA_RESET || pair->shared || pair->responder.queue.receives.take)
 		return -EINVAL;
 	status = rdma_receive_queue_post(&pair->responder.queue, work);
 	if (!status && pair->state == GODWIT_RDMA_ERROR)
 		flush_receives(pair);
 	return status;
+}
+
+void godwit_rdma_pair_receives_wait(struct godwit_rdma_pair *pair)
+{
+	if (pair->state == GODWIT_RDMA_ERROR)
+		flush_receives(pair);
 }

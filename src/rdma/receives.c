@@ -11,9 +11,15 @@
 
 #include "rdma/engine.h"
 
-bool rdma_receive_queue_init(struct rdma_receive_queue *queue, uint32_t capacity, uint32_t segments)
+bool rdma_receive_queue_init(struct rdma_receive_queue *queue,
+			     const struct godwit_rdma_receives *receives, uint32_t capacity,
+			     uint32_t segments)
 {
-	*queue = (struct rdma_receive_queue){.capacity = capacity, .segments_max = segments};
+	*queue = (struct rdma_receive_queue){.receives = *receives};
+	if (receives->take)
+		return true;
+	queue->capacity = capacity;
+	queue->segments_max = segments;
 	queue->ids = calloc(capacity, sizeof(*queue->ids));
 	queue->segment_counts = calloc(capacity, sizeof(*queue->segment_counts));
 	queue->segments = calloc((size_t)capacity * segments, sizeof(*queue->segments));
@@ -50,15 +56,24 @@ int rdma_receive_queue_post(struct rdma_receive_queue *queue,
 	return 0;
 }
 
-bool rdma_receive_queue_peek(const struct rdma_receive_queue *queue, struct rdma_receive *receive)
+bool rdma_receive_queue_take(struct rdma_receive_queue *queue, struct rdma_receive *receive,
+			     struct godwit_rdma_segment *segments)
 {
+	struct godwit_rdma_receive_work work = {0};
 	uint32_t slot;
 
+	if (queue->receives.take) {
+		if (!queue->receives.take(queue->receives.context, &work, segments))
+			return false;
+		*receive = (struct rdma_receive){work.id, work.segment_count, segments};
+		return true;
+	}
 	if (queue->head == queue->tail)
 		return false;
-	slot = queue->head & (queue->capacity - 1);
-	*receive = (struct rdma_receive){queue->ids[slot], queue->segment_counts[slot],
-					 queue->segments + (size_t)slot * queue->segments_max};
+	slot = queue->head++ & (queue->capacity - 1);
+	*receive = (struct rdma_receive){queue->ids[slot], queue->segment_counts[slot], segments};
+	memcpy(segments, queue->segments + (size_t)slot * queue->segments_max,
+	       receive->segment_count * sizeof(*segments));
 	return true;
 }
 
@@ -71,13 +86,15 @@ int godwit_rdma_shared_create(struct godwit_rdma_domain *domain,
 	struct godwit_rdma_shared *shared;
 
 	*result = NULL;
-	if (!is_power_of_two(options->capacity) || options->capacity > GODWIT_RDMA_QUEUE_MAX ||
-	    !options->segments || options->segments > GODWIT_RDMA_SEGMENTS_MAX)
+	if (!options->receives.take &&
+	    (!is_power_of_two(options->capacity) || options->capacity > GODWIT_RDMA_QUEUE_MAX ||
+	     !options->segments || options->segments > GODWIT_RDMA_SEGMENTS_MAX))
 		return -EINVAL;
 	shared = calloc(1, sizeof(*shared));
 	if (!shared)
 		return -ENOMEM;
-	if (!rdma_receive_queue_init(&shared->queue, options->capacity, options->segments)) {
+	if (!rdma_receive_queue_init(&shared->queue, &options->receives, options->capacity,
+				     options->segments)) {
 		free(shared);
 		return -ENOMEM;
 	}
@@ -112,14 +129,6 @@ int godwit_rdma_shared_receive(struct godwit_rdma_shared *shared,
 
 /* --- Taking ------------------------------------------------------------------------------------ */
 
-bool rdma_has_receive(const struct godwit_rdma_pair *pair)
-{
-	const struct rdma_receive_queue *queue =
-	    pair->shared ? &pair->shared->queue : &pair->responder.queue;
-
-	return queue->head != queue->tail;
-}
-
 bool rdma_take_receive(struct godwit_rdma_pair *pair, struct rdma_receive *receive,
 		       struct godwit_rdma_segment *segments)
 {
@@ -127,11 +136,8 @@ bool rdma_take_receive(struct godwit_rdma_pair *pair, struct rdma_receive *recei
 	struct rdma_receive_queue *queue = shared ? &shared->queue : &pair->responder.queue;
 	const struct godwit_rdma_options *options = &pair->engine->options;
 
-	if (!rdma_receive_queue_peek(queue, receive))
+	if (!rdma_receive_queue_take(queue, receive, segments))
 		return false;
-	memcpy(segments, receive->segments, receive->segment_count * sizeof(*segments));
-	receive->segments = segments;
-	queue->head++;
 	if (shared && shared->limit && queue->tail - queue->head < shared->limit) {
 		shared->limit = 0;
 		if (options->event)

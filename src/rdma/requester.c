@@ -137,10 +137,11 @@ static bool is_read(const struct rdma_send *send)
 static bool is_local(const struct rdma_send *send)
 {
 	return send->work.operation == GODWIT_RDMA_BIND ||
-	       send->work.operation == GODWIT_RDMA_INVALIDATE;
+	       send->work.operation == GODWIT_RDMA_INVALIDATE ||
+	       send->work.operation == GODWIT_RDMA_REGISTER;
 }
 
-/* What is wrong with @send, or GODWIT_RDMA_SUCCESS. Bindings and invalidations are executed. */
+/* What is wrong with @send, or GODWIT_RDMA_SUCCESS. What concerns this end only is executed. */
 static enum godwit_rdma_status judge(struct godwit_rdma_pair *pair, const struct rdma_send *send)
 {
 	const struct godwit_rdma_work *work = &send->work;
@@ -151,9 +152,12 @@ static enum godwit_rdma_status judge(struct godwit_rdma_pair *pair, const struct
 		return rdma_bind_window(pair, work) ? GODWIT_RDMA_SUCCESS
 						    : GODWIT_RDMA_BIND_REFUSED;
 	if (work->operation == GODWIT_RDMA_INVALIDATE)
-		return rdma_invalidate(pair, work->invalidate) ? GODWIT_RDMA_SUCCESS
-							       : GODWIT_RDMA_LOCAL_OPERATION;
-	if ((read && (!reliable || with || !pair->attributes.reads_out)) ||
+		return rdma_invalidate(pair, work->invalidate, false) ? GODWIT_RDMA_SUCCESS
+								      : GODWIT_RDMA_LOCAL_OPERATION;
+	if (work->operation == GODWIT_RDMA_REGISTER)
+		return rdma_register_region(pair, work) ? GODWIT_RDMA_SUCCESS
+							: GODWIT_RDMA_LOCAL_OPERATION;
+	if ((read && (!reliable || with || work->bytes || !pair->attributes.reads_out)) ||
 	    with == (GODWIT_RDMA_WITH_IMMEDIATE | GODWIT_RDMA_WITH_INVALIDATE) ||
 	    (with == GODWIT_RDMA_WITH_INVALIDATE &&
 	     (!reliable || work->operation != GODWIT_RDMA_SEND)))
@@ -235,8 +239,8 @@ static enum result put_packet(struct godwit_rdma_pair *pair, struct rdma_send *s
 
 	if (!bytes)
 		return NO_ROOM;
-	status = rdma_gather(pair, send->work.segments, send->work.segment_count, offset,
-			     rdma_packet_encode(packet, bytes), packet->payload_size);
+	status = rdma_gather(pair, &send->work, offset, rdma_packet_encode(packet, bytes),
+			     packet->payload_size);
 	if (status == -EAGAIN) {
 		rdma_pair_timer(pair, RDMA_TIMER_PAUSE, RDMA_PATIENCE);
 		return LATER;

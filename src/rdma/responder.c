@@ -139,7 +139,7 @@ static int execute_send(struct godwit_rdma_pair *pair, const struct rdma_packet 
 		fail_receive(pair, GODWIT_RDMA_LOCAL_PROTECTION, reliable ? RDMA_NAK_OPERATION : 0);
 		return FAILED;
 	}
-	if (packet->flags & RDMA_HAS_INVALIDATE && !rdma_invalidate(pair, packet->invalidate))
+	if (packet->flags & RDMA_HAS_INVALIDATE && !rdma_invalidate(pair, packet->invalidate, true))
 		return RDMA_NAK_ACCESS;
 	responder->received = received + packet->payload_size;
 	responder->message = RDMA_MESSAGE_SEND;

@@ -248,14 +248,14 @@ static bool post(struct peer *peer, const char *line)
 static bool bind_window(struct peer *peer, uint32_t offset, uint32_t size)
 {
 	struct godwit_rdma_work work = {.operation = GODWIT_RDMA_BIND,
-					.region = peer->region,
+					.region = godwit_rdma_region_key(peer->region),
 					.bind_address = ADDRESS + offset,
 					.bind_size = size,
 					.bind_access = GODWIT_RDMA_REMOTE_WRITE};
 
 	if (peer->window || godwit_rdma_window_create(peer->domain, 2, 0, &peer->window))
 		return false;
-	work.window = peer->window;
+	work.window = godwit_rdma_window_key(peer->window);
 	work.bind_key = godwit_rdma_window_key(peer->window) ^ 1;
 	printf("bound %u\n", work.bind_key);
 	return !godwit_rdma_pair_send(peer->pair, &work);

@@ -205,6 +205,13 @@ static inline void node_notify(void *context, struct godwit_rdma_completions *co
 	node->notified++;
 }
 
+static inline bool node_is_own(void *context, const uint8_t address[16])
+{
+	const struct node *node = context;
+
+	return !memcmp(address, node->address, sizeof(node->address));
+}
+
 static inline struct godwit_rdma_pair_options pair_options(const struct node *node,
 							   enum godwit_rdma_service service)
 {
@@ -222,6 +229,7 @@ static inline void node_init(struct network *network, struct node *node, uint8_t
 	const struct godwit_rdma_options options = {
 	    .port = {.reserve = node_reserve, .commit = node_commit, .context = node},
 	    .event = node_event,
+	    .is_own = node_is_own,
 	    .context = node};
 	const struct godwit_rdma_completions_options completions = {
 	    .capacity = 2048, .notify = node_notify, .context = node};

@@ -615,12 +615,13 @@ static void windows_of_other_queue_pairs_cannot_be_invalidated(void **state)
 	bring_up(b, other, a, 99, GODWIT_RDMA_RELIABLE, default_attributes(1024));
 	assert_int_equal(godwit_rdma_window_create(b->domain, 2, 0x10000, &window), 0);
 	assert_int_equal(
-	    godwit_rdma_pair_send(other, &(struct godwit_rdma_work){.operation = GODWIT_RDMA_BIND,
-								    .window = window,
-								    .region = b->region,
-								    .bind_address = MEMORY_ADDRESS,
-								    .bind_size = 8,
-								    .bind_key = 0x10001}),
+	    godwit_rdma_pair_send(
+		other, &(struct godwit_rdma_work){.operation = GODWIT_RDMA_BIND,
+						  .window = 0x10000,
+						  .region = godwit_rdma_region_key(b->region),
+						  .bind_address = MEMORY_ADDRESS,
+						  .bind_size = 8,
+						  .bind_key = 0x10001}),
 	    0);
 	network_run(network);
 	assert_int_equal(godwit_rdma_region_destroy(b->region), -EBUSY);

@@ -167,8 +167,8 @@ static struct godwit_rdma_work bind_work(const struct node *node, struct godwit_
 {
 	return (struct godwit_rdma_work){.operation = GODWIT_RDMA_BIND,
 					 .flags = GODWIT_RDMA_SIGNALED,
-					 .window = window,
-					 .region = node->region,
+					 .window = godwit_rdma_window_key(window),
+					 .region = godwit_rdma_region_key(node->region),
 					 .bind_address = MEMORY_ADDRESS + WRITE_AT,
 					 .bind_size = 4096,
 					 .bind_access = GODWIT_RDMA_REMOTE_WRITE,
