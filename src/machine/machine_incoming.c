@@ -28,6 +28,7 @@
 #define LINGER_MS	3000 /* for the source to take the last word */
 #define REASON_MS	1000 /* for the source to say why a connection broke */
 #define WORKERS		2    /* that take states */
+#define STREAM_WORKERS	8    /* that load streams besides, at the most */
 
 void incoming_note(struct machine_incoming *incoming, struct error *error)
 {
@@ -514,7 +515,9 @@ static void *incoming_thread(void *context)
 
 struct error *incoming_create_receiver(struct machine_incoming *incoming, uint32_t devices)
 {
-	const struct migration_receiver_options options = {.workers = WORKERS, .devices = devices};
+	const struct migration_receiver_options options = {
+	    .workers = WORKERS + MIN(incoming->stream_count, (uint32_t)STREAM_WORKERS),
+	    .devices = devices};
 	struct migration_receiver *receiver;
 
 	TRY(migration_receiver_create(incoming->link, incoming->machine->map, &options,

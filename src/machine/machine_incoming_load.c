@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What arrives beside pages, machine_incoming_private.h: states, which are kept until all are there and
- * loaded in the machine's order, and what of elastic memory is plugged, which is made so between two
- * rounds.
+ * What arrives beside pages, machine_incoming_private.h: streams, which their devices load as they come;
+ * states, which are kept until all are there and loaded in the machine's order; and what of elastic
+ * memory is plugged, which is made so between two rounds.
  *
- * The peer controls all of it. The bytes of all states together are bounded; bitmaps have the
- * size that the machine's own memory gives them; memory is plugged as an elastic device would.
+ * The peer controls all of it. The bytes of all states together are bounded, those of streams by what
+ * their devices take; bitmaps have the size that the machine's own memory gives them; memory is
+ * plugged as an elastic device would.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -151,31 +152,23 @@ struct error *incoming_load_chunk(void *context, uint32_t device, const void *by
 				  bool last)
 {
 	struct machine_incoming *incoming = context;
-	struct incoming_state *state = &incoming->states[device];
-	uint64_t all = __atomic_add_fetch(&incoming->state_bytes, size, __ATOMIC_RELAXED);
+	struct virtio_device *streaming = incoming->streams[device];
+	uint32_t instance, version;
+	const char *name;
 
-	if (all > STATES_SIZE_MAX)
-		return error_new(E2BIG, "the states of devices have more than %d MiB",
-				 STATES_SIZE_MAX >> 20);
-	if (state->size + size > state->room) {
-		size_t room = MAX(2 * state->room, state->size + size);
-		uint8_t *larger = realloc(state->bytes, room);
-
-		if (!larger)
-			return error_system(ENOMEM, "states of devices");
-		state->bytes = larger;
-		state->room = room;
-	}
-	memcpy(state->bytes + state->size, bytes, size);
-	state->size += size;
-	return NULL;
+	if (!streaming)
+		return state_collector_add(incoming->states, device, bytes, size, last);
+	machine_description_state(incoming->description, device, &name, &instance, &version);
+	return error_prefix(streaming->stream->load(streaming, bytes, size, last), "%s", name);
 }
 
 /* What becomes of the machine, the source's keep_end. */
 static struct error *load_end(struct machine_incoming *incoming)
 {
-	const struct incoming_state *last = &incoming->states[incoming->state_count - 1];
-	AUTO_STATE struct state *state = state_load_begin(last->bytes, last->size, 1);
+	size_t size;
+	const void *bytes =
+	    state_collector_bytes(incoming->states, incoming->state_count - 1, &size);
+	AUTO_STATE struct state *state = state_load_begin(bytes, size, 1);
 	bool runs = false;
 
 	state_bool(state, "runs", &runs);
@@ -193,8 +186,7 @@ struct error *incoming_load_states(struct machine_incoming *incoming)
 	if (!sections)
 		return error_system(ENOMEM, "states of devices");
 	for (uint32_t i = 0; i < count; i++) {
-		sections[i].bytes = incoming->states[i].bytes;
-		sections[i].size = incoming->states[i].size;
+		sections[i].bytes = state_collector_bytes(incoming->states, i, &sections[i].size);
 		machine_description_state(incoming->description, i, &sections[i].name,
 					  &sections[i].instance, &sections[i].version);
 	}
@@ -219,17 +211,36 @@ static struct error *prepare_block(struct machine_incoming *incoming, uint32_t i
 	return own->plugged ? NULL : error_system(ENOMEM, "a migration");
 }
 
+struct finding {
+	struct machine_incoming *incoming;
+	uint32_t next;
+};
+
+static struct error *find_stream(void *context, const struct state_part *part)
+{
+	struct finding *finding = context;
+	struct machine_incoming *incoming = finding->incoming;
+	struct virtio_device *device = machine_state_stream(part);
+
+	incoming->streams[finding->next++] = device;
+	incoming->stream_count += device != NULL;
+	return NULL;
+}
+
 struct error *incoming_load_prepare(struct machine_incoming *incoming)
 {
+	struct finding finding = {.incoming = incoming};
 	uint32_t count = 0;
 
 	while (ram_blocks_at(incoming->machine->map, count))
 		count++;
 	incoming->state_count = machine_description_states(incoming->description) + 1;
-	incoming->states = calloc(incoming->state_count, sizeof(*incoming->states));
+	incoming->streams = calloc(incoming->state_count, sizeof(struct virtio_device *));
 	incoming->blocks = calloc(count + 1, sizeof(*incoming->blocks));
-	if (!incoming->states || !incoming->blocks)
+	if (!incoming->streams || !incoming->blocks)
 		return error_system(ENOMEM, "a migration");
+	TRY(state_collector_create(incoming->state_count, STATES_SIZE_MAX, &incoming->states));
+	TRY(machine_state_list(incoming->machine, find_stream, &finding));
 	incoming->block_count = count;
 	for (uint32_t i = 0; i < count; i++)
 		TRY(prepare_block(incoming, i));
@@ -238,11 +249,10 @@ struct error *incoming_load_prepare(struct machine_incoming *incoming)
 
 void incoming_load_clear(struct machine_incoming *incoming)
 {
-	for (uint32_t i = 0; incoming->states && i < incoming->state_count; i++)
-		free(incoming->states[i].bytes);
 	for (uint32_t i = 0; i < incoming->block_count; i++)
 		free(incoming->blocks[i].plugged);
-	free(TAKE_PTR(incoming->states));
+	state_collector_destroy(TAKE_PTR(incoming->states));
+	free(TAKE_PTR(incoming->streams));
 	free(TAKE_PTR(incoming->blocks));
 	incoming->block_count = 0;
 }

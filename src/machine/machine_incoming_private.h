@@ -17,12 +17,7 @@
 #include "migration/link.h"
 #include "migration/postcopy_destination.h"
 #include "migration/ram_blocks.h"
-
-/* A state as it has arrived so far. One thread at a time adds to it. */
-struct incoming_state {
-	uint8_t *bytes;
-	size_t size, room;
-};
+#include "migration/state_collect.h"
 
 /* Elastic memory, and what of it the source said is plugged. */
 struct incoming_block {
@@ -41,9 +36,10 @@ struct machine_incoming {
 	pthread_t thread, reader;
 	bool thread_started, reader_started;
 	struct migration_receiver *receiver; /* as the link */
-	struct incoming_state *states;
 	uint32_t state_count; /* of the description, and one for what becomes of the machine */
-	uint64_t state_bytes; /* of all; atomic */
+	struct state_collector *states;
+	struct virtio_device **streams; /* of each state: who loads it as it comes, or NULL */
+	uint32_t stream_count;
 	struct incoming_block *blocks;
 	uint32_t block_count;
 	int64_t go_ns; /* the thread's, as the next ones */

@@ -163,6 +163,8 @@ static void describe(void *context)
 	if (!describing->error)
 		describing->error = machine_describe(migrate->machine, describing->fd_count,
 						     &describing->text, &migrate->state_count);
+	if (!describing->error)
+		describing->error = migrate_streams_find(migrate);
 }
 
 static struct error *cancelled(void)
@@ -178,8 +180,10 @@ static struct error *send_description(struct machine_migrate *migrate)
 
 	if (!main_call(&migrate->calls, describe, &describing))
 		return cancelled();
-	if (describing.error)
+	if (describing.error) {
+		free(describing.text);
 		return describing.error;
+	}
 	migrate->state_count++; /* machine_migrate_copy.c adds one of its own */
 	message.text = describing.text;
 	message.size = strlen(describing.text);
@@ -228,7 +232,8 @@ static struct error *wait_for_lazy_restore(struct machine_migrate *migrate)
 struct error *migrate_create_sender(struct machine_migrate *migrate, uint32_t devices)
 {
 	const struct migration_sender_options options = {
-	    .workers = MIGRATE_STATE_JOBS,
+	    .workers =
+		MIGRATE_STATE_JOBS + MIN(migrate->stream_count, (uint32_t)MIGRATE_STREAM_JOBS),
 	    .devices = devices,
 	    .zstd = migrate->options.zstd,
 	};
@@ -552,6 +557,7 @@ static void *migrate_thread(void *context)
 	handle(migrate, event);
 	hand_over(migrate);
 	migrate_copy_slow_no_more(migrate);
+	migrate_streams_finish(migrate);
 	if (migrate->aborted && migrate->reader_started)
 		linger(migrate);
 	if (migrate->link)
@@ -602,6 +608,7 @@ static void migrate_free(struct machine_migrate *migrate)
 {
 	migrate_copy_slow_no_more(migrate);
 	migrate_copy_clear(migrate);
+	migrate_streams_clear(migrate);
 	postcopy_source_destroy(migrate->postcopy);
 	migration_link_close(migrate->next);
 	error_free(migrate->recover_error);

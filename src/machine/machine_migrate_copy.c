@@ -123,9 +123,10 @@ static struct error *send_collected(void *context)
 /* How long a round takes tells how fast pages are sent. The last one, behind which nothing comes, waits for nothing. */
 static struct error *send_round(void *context)
 {
-	const struct machine_migrate *migrate = context;
+	struct machine_migrate *migrate = context;
 
-	TRY(send_collected(context));
+	migrate_streams_begin(migrate, false);
+	TRY(migrate_streams_end(migrate, send_collected(context)));
 	return migration_sender_settle(migrate->sender);
 }
 
@@ -204,6 +205,10 @@ static struct error *keep_part(void *context, const struct state_part *part,
 	if (keeping->next + 1 >= keeping->migrate->state_count)
 		return error_new(EBUSY, "the machine has got another device since the destination "
 					"was told which there are");
+	if (!state) { /* a stream */
+		keeping->next++;
+		return NULL;
+	}
 	return keep(keeping->migrate, keeping->next++, state);
 }
 
@@ -236,8 +241,10 @@ static void emit_states(void *context)
 
 	for (uint32_t i = job->first; i < migrate->state_count && !job->error;
 	     i += MIGRATE_STATE_JOBS)
-		job->error = migration_sender_emit(migrate->sender, i, migrate->states[i].bytes,
-						   migrate->states[i].size, true);
+		if (migrate->states[i].bytes) /* else a stream */
+			job->error =
+			    migration_sender_emit(migrate->sender, i, migrate->states[i].bytes,
+						  migrate->states[i].size, true);
 }
 
 void migrate_copy_begin_states(struct machine_migrate *migrate)
@@ -251,6 +258,7 @@ void migrate_copy_begin_states(struct machine_migrate *migrate)
 		job->job = (struct worker_job){.run = emit_states, .context = job};
 		worker_pool_submit(workers, &job->job);
 	}
+	migrate_streams_begin(migrate, true);
 }
 
 struct error *migrate_copy_end_states(struct machine_migrate *migrate, struct error *error)
@@ -265,7 +273,7 @@ struct error *migrate_copy_end_states(struct machine_migrate *migrate, struct er
 			error = TAKE_PTR(migrate->jobs[i].error);
 		error_free(migrate->jobs[i].error);
 	}
-	return error;
+	return migrate_streams_end(migrate, error);
 }
 
 static struct error *send_rest(struct machine_migrate *migrate)

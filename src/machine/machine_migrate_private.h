@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the files of a migration share: machine_migrate.c has its life and the handover,
- * machine_migrate_copy.c the memory and the states, machine_migrate_postcopy.c what of it is brought
- * when the guest is gone, machine_migrate_recover.c connections that are made anew;
+ * machine_migrate_copy.c the memory and the states, machine_migrate_stream.c the streams,
+ * machine_migrate_postcopy.c what of it is brought when the guest is gone,
+ * machine_migrate_recover.c connections that are made anew;
  * machine_main_call.c is how threads ask the main loop.
  */
 #ifndef GODWIT_MACHINE_MACHINE_MIGRATE_PRIVATE_H
@@ -19,7 +20,8 @@
 #include "migration/postcopy_source.h"
 #include "migration/sender.h"
 
-#define MIGRATE_STATE_JOBS 2 /* that emit states */
+#define MIGRATE_STATE_JOBS  2 /* that emit states */
+#define MIGRATE_STREAM_JOBS 8 /* that emit streams at once, at the most */
 
 /* The state of a device or processor, as it is sent. */
 struct migrate_state {
@@ -31,6 +33,17 @@ struct migrate_state_job {
 	struct worker_job job;
 	struct machine_migrate *migrate;
 	uint32_t first; /* of MIGRATE_STATE_JOBS */
+	struct error *error;
+};
+
+/* A device's stream (virtio_device.h). */
+struct migrate_stream {
+	struct worker_job job;
+	struct machine_migrate *migrate;
+	struct virtio_device *device;
+	uint32_t number; /* among all states */
+	bool begun;	 /* to be saved */
+	bool stopped;	 /* the guest stands still: all the rest */
 	struct error *error;
 };
 
@@ -68,6 +81,8 @@ struct machine_migrate {
 	bool any_fresh;
 	struct migrate_state *states;
 	uint32_t state_count;
+	struct migrate_stream *streams;
+	uint32_t stream_count;
 	struct vcpu_throttle *throttle; /* NULL: nobody slows the guest; from the start on */
 	struct migrate_state_job jobs[MIGRATE_STATE_JOBS];
 	int64_t began_ns, stopped_ns, sent_ns, go_ns;
@@ -127,6 +142,20 @@ struct error *migrate_copy_end_states(struct machine_migrate *migrate,
 				      struct error *error) MUST_CHECK;
 /* Sends the rest of memory, and the states. */
 struct error *migrate_copy_rest(struct machine_migrate *migrate) MUST_CHECK;
+
+/* machine_migrate_stream.c */
+
+/* On the main loop: which there are. */
+struct error *migrate_streams_find(struct machine_migrate *migrate) MUST_CHECK;
+void migrate_streams_clear(struct machine_migrate *migrate);
+/*
+ * Lets all devices emit what they have, @stopped: the last of it; and until they have. @error, taken over:
+ * what failed meanwhile, or NULL.
+ */
+void migrate_streams_begin(struct machine_migrate *migrate, bool stopped);
+struct error *migrate_streams_end(struct machine_migrate *migrate, struct error *error) MUST_CHECK;
+/* The devices need no longer remember what they have emitted. */
+void migrate_streams_finish(struct machine_migrate *migrate);
 
 /* machine_migrate_check.c */
 

@@ -10,13 +10,45 @@
 #include "machine/machine_config_paths.h"
 #include "machine/machine_private.h"
 #include "machine/machine_state.h"
+#include "migration/state_collect.h"
 #include "snapshot/snapshot_parts.h"
+
+static struct error *keep_bytes(void *context, const void *bytes, size_t size)
+{
+	return state_collector_add(context, 0, bytes, size, false);
+}
+
+static struct error *collect_stream(struct virtio_device *device, struct state_collector *collector)
+{
+	struct error *error = device->stream->save(device, true, keep_bytes, collector);
+
+	if (device->stream->end_save)
+		device->stream->end_save(device);
+	TRY(error);
+	return state_collector_add(collector, 0, NULL, 0, true);
+}
+
+/* What stands in front of the memory has to be there as a whole, and is bounded. */
+static struct error *add_stream(struct snapshot_head *head, const struct state_part *part)
+{
+	AUTO_STATE_COLLECTOR struct state_collector *collector = NULL;
+	const void *bytes;
+	size_t size;
+
+	TRY(state_collector_create(1, SNAPSHOT_SECTIONS_SIZE_MAX, &collector));
+	TRY(error_prefix(collect_stream(machine_state_stream(part), collector), "%s", part->name));
+	bytes = state_collector_bytes(collector, 0, &size);
+	return snapshot_head_add_bytes(head, part->name, part->instance, part->version, bytes,
+				       size);
+}
 
 static struct error *add_part(void *context, const struct state_part *part,
 			      const struct state *state)
 {
 	struct snapshot_head *head = context;
 
+	if (!state)
+		return add_stream(head, part);
 	return snapshot_head_add_section(head, part->name, part->instance, part->version, state);
 }
 

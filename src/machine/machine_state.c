@@ -22,8 +22,9 @@
 #include "machine/serial.h"
 
 #define PCI_FUNCTIONS 256
-/* machine, irqchip, clock, serial, rtc, pci-host; functions; devices; processors */
-#define PARTS_MAX (6 + PCI_FUNCTIONS + MACHINE_DEVICES_MAX + MACHINE_ELASTIC_MAX + MACHINE_CPUS_MAX)
+/* machine, irqchip, clock, serial, rtc, pci-host; functions; devices and streams; processors */
+#define PARTS_MAX                                                                                  \
+	(6 + PCI_FUNCTIONS + 2 * (MACHINE_DEVICES_MAX + MACHINE_ELASTIC_MAX) + MACHINE_CPUS_MAX)
 
 struct part_list {
 	uint32_t count;
@@ -90,7 +91,7 @@ static void add_function(struct machine *machine, struct part_list *list,
 {
 	struct virtio_device *device = device_behind(machine, function);
 	struct state_part *part;
-	char place[16], name[32];
+	char place[16], name[64];
 
 	snprintf(place, sizeof(place), "0000:00:%02x.%x", function->devfn >> 3,
 		 function->devfn & 7);
@@ -98,9 +99,18 @@ static void add_function(struct machine *machine, struct part_list *list,
 	add_part(list, name, pci_function_state, function);
 	if (!device)
 		return;
+	if (device->stream) {
+		snprintf(name, sizeof(name), "%s/%s/stream", place, device->ops->type);
+		add_part(list, name, NULL, device);
+	}
 	part = &list->parts[list->count++];
 	virtio_device_state_part(device, part);
 	snprintf(part->name, sizeof(part->name), "%s/%s", place, device->ops->type);
+}
+
+struct virtio_device *machine_state_stream(const struct state_part *part)
+{
+	return part->visit ? NULL : part->context;
 }
 
 static struct error *list_parts(struct machine *machine, struct part_list **result)
@@ -129,6 +139,18 @@ static struct error *list_parts(struct machine *machine, struct part_list **resu
 
 /* --- Saving and loading ------------------------------------------------------------------------ */
 
+static struct error *save_part(const struct state_part *part, bool describe,
+			       machine_state_section_handler handler, void *context)
+{
+	AUTO_STATE struct state *state = NULL;
+
+	if (machine_state_stream(part))
+		return handler(context, part, NULL);
+	state = state_save_begin(describe);
+	TRY(state_visit(state, part));
+	return handler(context, part, state);
+}
+
 struct error *machine_state_save(struct machine *machine, bool describe,
 				 machine_state_section_handler handler, void *context)
 {
@@ -140,12 +162,8 @@ struct error *machine_state_save(struct machine *machine, bool describe,
 				 "is paused",
 				 machine_state_name(machine->state));
 	TRY(list_parts(machine, &list));
-	for (uint32_t i = 0; i < list->count; i++) {
-		AUTO_STATE struct state *state = state_save_begin(describe);
-
-		TRY(state_visit(state, &list->parts[i]));
-		TRY(handler(context, &list->parts[i], state));
-	}
+	for (uint32_t i = 0; i < list->count; i++)
+		TRY(save_part(&list->parts[i], describe, handler, context));
 	return NULL;
 }
 
@@ -213,6 +231,21 @@ static struct error *check_sections(const struct part_list *list,
 	return NULL;
 }
 
+static struct error *load_part(const struct state_part *part,
+			       const struct machine_state_section *section)
+{
+	struct virtio_device *device = machine_state_stream(part);
+	AUTO_STATE struct state *state = NULL;
+
+	if (device)
+		return section->bytes ? error_prefix(device->stream->load(device, section->bytes,
+									  section->size, true),
+						     "%s", part->name)
+				      : NULL;
+	state = state_load_begin(section->bytes, section->size, section->version);
+	return state_visit(state, part);
+}
+
 struct error *machine_state_load(struct machine *machine,
 				 const struct machine_state_section *sections, size_t count)
 {
@@ -229,10 +262,8 @@ struct error *machine_state_load(struct machine *machine,
 		size_t matches;
 		const struct machine_state_section *section =
 		    find_section(sections, count, &list->parts[i], &matches);
-		AUTO_STATE struct state *state =
-		    state_load_begin(section->bytes, section->size, section->version);
 
-		TRY(state_visit(state, &list->parts[i]));
+		TRY(load_part(&list->parts[i], section));
 	}
 	/* Input for the serial port waited, lest it interrupt before there are processors. */
 	machine_attract(machine, ATTENTION_SERIAL);

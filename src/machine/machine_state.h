@@ -9,8 +9,12 @@
  *   "irqchip", "clock"         of KVM
  *   "serial", "rtc", "pci-host"
  *   "0000:00:02.0/pci"         each PCI function, the bridge included: configuration space, MSI-X
+ *   "0000:00:02.0/virtio-net/stream"  bytes of what is behind it, for devices that have a stream
  *   "0000:00:02.0/virtio-net"  what is behind it
  *   "cpu"                      each processor; the instance is its number
+ *
+ * Streams (virtio_device.h) are parts like the others, with a name, a place in the order, and bytes; but
+ * whoever saves or loads the machine may let them flow beside it.
  *
  * Main thread. The machine is paused (or crashed) throughout.
  */
@@ -25,7 +29,12 @@
 #include "base/state.h"
 #include "machine/machine.h"
 
-/* Takes a part that was visited; @state is borrowed. An error ends the save. */
+struct virtio_device;
+
+/*
+ * Takes a part that was visited; @state is borrowed. NULL: it is a stream, which the handler has saved
+ * if it wants to (machine_state_stream). An error ends the save.
+ */
 typedef struct error *(*machine_state_section_handler)(void *context, const struct state_part *part,
 						       const struct state *state);
 
@@ -35,6 +44,9 @@ typedef struct error *(*machine_state_section_handler)(void *context, const stru
  */
 struct error *machine_state_save(struct machine *machine, bool describe,
 				 machine_state_section_handler handler, void *context) MUST_CHECK;
+
+/* The device whose stream @part is; NULL: it is a state. */
+struct virtio_device *machine_state_stream(const struct state_part *part);
 
 /* Names the parts that there are, in the order in which they are saved and loaded; any state. */
 struct error *machine_state_list(struct machine *machine,
@@ -46,7 +58,7 @@ struct error *machine_state_list(struct machine *machine,
 struct machine_state_section {
 	const char *name;
 	uint32_t instance, version;
-	const void *bytes;
+	const void *bytes; /* NULL: a stream that was loaded before */
 	size_t size;
 };
 
