@@ -316,7 +316,7 @@ def test_restored_again_and_again(tmp_path):
 
 def started_anew(text):
     """A kernel that starts again counts from 1, and finds what its predecessor has left in memory."""
-    return "\nexpected 0\n" in text
+    return "expected 0\n" in text  # the reset may have cut a line short
 
 
 def test_snapshot_is_restored_in_any_folder(tmp_path):
