@@ -41,7 +41,13 @@ static struct error *find_device(struct machine_config *config, const char *sour
 		if (strcmp(config->devices[i].kind, kind) != 0)
 			continue;
 		TRY(id_of(config->devices[i].text, own, sizeof(own)));
-		snprintf(usual, sizeof(usual), "%s%u", kind, count);
+		/* As their constructors have it. */
+		snprintf(usual, sizeof(usual),
+			 count || !vhost_user_device_wanted(config->devices[i].text) ||
+				 !strcmp(kind, "net")
+			     ? "%s%u"
+			     : "%s",
+			 kind, count);
 		*device = &config->devices[i];
 		if (*id ? strcmp(id, *own ? own : usual) == 0 : count == index)
 			return NULL;
@@ -89,7 +95,7 @@ static struct error *replace_device(struct machine_config *config, const char *s
 static struct error *replace_devices(const struct cli_arguments *arguments, const char *source,
 				     struct machine_config *config)
 {
-	static const char *const kinds[] = {"disk", "net", "vsock", "console"};
+	static const char *const kinds[] = {"disk", "net", "fs", "vhost-user", "vsock", "console"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		const struct cli_given *given;

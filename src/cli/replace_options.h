@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Options that replace what belongs to a host in a configuration that came from elsewhere, from a
- * snapshot or another host: --name, --kernel, --initrd, --serial, --disk, --net, --vsock, --console,
- * --paused.
+ * snapshot or another host: --name, --kernel, --initrd, --serial, --disk, --net, --fs, --vhost-user,
+ * --vsock, --console, --paused.
  */
 #ifndef GODWIT_CLI_REPLACE_OPTIONS_H
 #define GODWIT_CLI_REPLACE_OPTIONS_H

@@ -46,6 +46,8 @@ static const struct cli_option options[] = {
      "instead of the disk with the same id=ID, or the\n"
      "first, second … one"},
     {"net", CLI_REQUIRED, "SPEC", "instead of a network interface, likewise"},
+    {"fs", CLI_REQUIRED, "SPEC", "instead of a shared folder, likewise"},
+    {"vhost-user", CLI_REQUIRED, "SPEC", "instead of another device of a back-end, likewise"},
     {"vsock", CLI_REQUIRED, "SPEC", "instead of --vsock"},
     {"console", CLI_REQUIRED, "SPEC", "instead of --console"},
     {"serial", CLI_REQUIRED, "SPEC", "instead of --serial"},

@@ -182,6 +182,19 @@ struct error *machine_check_movable(const struct machine *machine, enum virtio_m
 	return NULL;
 }
 
+struct error *machine_check_present(const struct machine *machine)
+{
+	for (uint32_t i = 0; i < machine->device_count; i++) {
+		const struct virtio_device *device = machine->devices[i].device;
+
+		if (__atomic_load_n(&device->absent, __ATOMIC_ACQUIRE))
+			return error_new(ENOENT,
+					 "the back-end of '%s' is not there: start it first",
+					 device->id);
+	}
+	return NULL;
+}
+
 struct error *machine_take_over(struct machine *machine)
 {
 	struct error *error = NULL;

@@ -547,6 +547,7 @@ static struct error *start_threads(struct machine_incoming *incoming)
 static struct error *start(struct machine *machine, struct machine_incoming *incoming)
 {
 	TRY(machine_description_check(incoming->description, machine));
+	TRY(machine_check_present(machine));
 	incoming->machine = machine;
 	TRY(main_calls_init(&incoming->calls, machine->loop));
 	TRY(incoming_load_prepare(incoming));

@@ -40,7 +40,9 @@ struct error *migrate_check_start(const struct machine *machine,
 					"its job");
 	if (machine->saving)
 		return error_new(EBUSY, "a save is under way: wait for it or cancel its job");
-	TRY(machine_check_movable(machine, VIRTIO_MOVE_RUNNING));
+	/* Memory that is handed over is not read. */
+	TRY(machine_check_movable(machine, options->share_memory ? VIRTIO_MOVE_STOPPED
+								 : VIRTIO_MOVE_LOGGED));
 	if (options->share_memory)
 		TRY(check_shared(machine, options));
 	if (options->channels < 1 || options->channels > WIRE_CHANNELS_MAX)

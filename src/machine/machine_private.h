@@ -142,6 +142,8 @@ void machine_devices_quiesce(struct machine *machine);
 void machine_devices_resume(struct machine *machine);
 /* Refuses to take along a machine with a device that cannot be. */
 struct error *machine_check_movable(const struct machine *machine, enum virtio_move how) MUST_CHECK;
+/* Refuses a state to come into a machine with a device that is not there yet. */
+struct error *machine_check_present(const struct machine *machine) MUST_CHECK;
 /*
  * Takes what only one process may hold, the locks of disks; on an error none of it is held. Any thread
  * that knows that the machine stands still.

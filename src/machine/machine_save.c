@@ -378,7 +378,7 @@ static struct error *check_start(const struct machine *machine,
 		return error_new(EBUSY,
 				 "a save is under way already: wait for it or cancel its job");
 	TRY(machine_check_movable(machine,
-				  options->live ? VIRTIO_MOVE_RUNNING : VIRTIO_MOVE_STOPPED));
+				  options->live ? VIRTIO_MOVE_PROTECTED : VIRTIO_MOVE_STOPPED));
 	if (!options->stream)
 		return NULL;
 	if (options->direct == SNAPSHOT_DIRECT_ON)

@@ -208,6 +208,12 @@ static struct error *check_offer(const struct vhost_user_device *vhost)
 		return error_usage("the back-end at %s has no configuration space, and a device "
 				   "of the type %s needs one",
 				   vhost->socket, vhost->type.name);
+	if (vhost->log.words &&
+	    !vhost_user_log_offered(vhost_user_front_end_features(front), protocol))
+		return error_new(EOPNOTSUPP,
+				 "the back-end at %s does not log what it writes, and the machine "
+				 "is being moved",
+				 vhost->socket);
 	return NULL;
 }
 
@@ -247,6 +253,7 @@ static void take_up(struct vhost_user_device *vhost)
 			 __ATOMIC_RELAXED);
 	vhost->device.loadable = 0;
 	__atomic_store_n(&vhost->device.absent, false, __ATOMIC_RELEASE);
+	vhost->offered = vhost_user_front_end_features(vhost->front);
 	vhost->protocol = vhost_user_front_end_protocol(vhost->front);
 	vhost->sessions++;
 	vhost->pause_ns = PAUSE_FIRST_NS;

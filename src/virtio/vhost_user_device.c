@@ -32,6 +32,7 @@ static struct error *realize(struct virtio_device *device)
 	struct vhost_user_device *vhost = vhost_user_device_of(device);
 
 	TRY(vhost_user_shadow_begin(vhost));
+	vhost_user_log_begin(vhost);
 	return vhost_user_connection_begin(vhost);
 }
 
@@ -64,6 +65,8 @@ static void run(struct virtio_device *device)
 
 	vhost->wanted = true;
 	vhost_user_rings_start(vhost);
+	if (device->loaded)
+		vhost_user_net_announce(vhost);
 	vhost_user_connection_settle(vhost);
 }
 
@@ -116,24 +119,55 @@ static void reset(struct virtio_device *device)
 
 /* --- Being taken along ------------------------------------------------------------------------- */
 
-static struct error *movable(struct virtio_device *device, enum virtio_move how)
+static struct error *check_movable(const struct vhost_user_device *vhost, enum virtio_move how)
 {
-	const struct vhost_user_device *vhost = vhost_user_device_of(device);
+	const char *id = vhost->device.id;
 
 	if (vhost->type.stateful)
 		return error_new(EOPNOTSUPP,
 				 "'%s' is worked by another process, the back-end at %s, which has "
 				 "a state of its own: a VM with such a device cannot be saved or "
 				 "moved",
-				 device->id, vhost->socket);
-	if (how == VIRTIO_MOVE_RUNNING)
+				 id, vhost->socket);
+	if (how == VIRTIO_MOVE_PROTECTED)
 		return error_new(EOPNOTSUPP,
 				 "'%s' is worked by another process, the back-end at %s, which "
 				 "writes to the guest's memory unseen: a VM with such a device "
-				 "can be saved while it stands still (without --live), and not "
-				 "moved",
-				 device->id, vhost->socket);
+				 "can be saved while it stands still (without --live)",
+				 id, vhost->socket);
+	if (how == VIRTIO_MOVE_LOGGED && !vhost->sessions)
+		return error_new(ENOENT,
+				 "'%s' is worked by another process, and the back-end at %s is "
+				 "not there: start it first",
+				 id, vhost->socket);
+	if (how == VIRTIO_MOVE_LOGGED && !vhost_user_log_offered(vhost->offered, vhost->protocol))
+		return error_new(EOPNOTSUPP,
+				 "'%s' is worked by another process, the back-end at %s, which "
+				 "does not log what it writes (LOG_SHMFD): a VM with such a device "
+				 "can be saved while it stands still, and not moved",
+				 id, vhost->socket);
 	return NULL;
+}
+
+struct move_request {
+	struct vhost_user_device *vhost;
+	enum virtio_move how;
+	struct error *error;
+};
+
+static void movable_on_loop(void *context)
+{
+	struct move_request *request = context;
+
+	request->error = check_movable(request->vhost, request->how);
+}
+
+static struct error *movable(struct virtio_device *device, enum virtio_move how)
+{
+	struct move_request request = {vhost_user_device_of(device), how, NULL};
+
+	event_loop_call(device->loop, movable_on_loop, &request);
+	return request.error;
 }
 
 /* The driver's view of the configuration; another one that is there now is told when it resumes. */
@@ -170,7 +204,7 @@ static void visit_state(struct virtio_device *device, struct state *state)
 	struct vhost_user_device *vhost = vhost_user_device_of(device);
 
 	if (vhost->type.stateful)
-		state_fail(state, movable(device, VIRTIO_MOVE_STOPPED));
+		state_fail(state, check_movable(vhost, VIRTIO_MOVE_STOPPED));
 	else if (state_loading(state) && device->absent)
 		state_fail(state, error_new(ENOENT,
 					    "its back-end at %s is not there: start it "
@@ -224,6 +258,7 @@ static void destroy(struct virtio_device *device)
 {
 	struct vhost_user_device *vhost = vhost_user_device_of(device);
 
+	vhost_user_log_end(vhost);
 	vhost_user_connection_end(vhost);
 	vhost_user_shadow_end(vhost);
 	vhost_user_rings_destroy(vhost);

@@ -8,6 +8,7 @@
 
 #include <sys/uio.h>
 
+#include "memory/dirty_log.h"
 #include "vhost_user/front_end.h"
 #include "virtio/net_control.h"
 #include "virtio/vhost_user_device.h"
@@ -46,6 +47,15 @@ struct vhost_user_ring {
 	bool lost; /* its back-end has gone without saying where it was */
 };
 
+/* Where a back-end marks what it writes, while writes are logged. */
+struct vhost_user_log {
+	struct dirty_source source;
+	bool added;
+	int fd;
+	uint64_t *words; /* little-endian, atomic; NULL: nothing is logged */
+	uint64_t size;	 /* bytes */
+};
+
 struct vhost_user_device {
 	struct virtio_device device;
 	struct virtio_device_ops ops; /* what `device` uses: its own type, id, configuration size */
@@ -69,7 +79,7 @@ struct vhost_user_device {
 	struct event_source *listen_source;
 	bool config_stale;	     /* the back-end has said so */
 	bool memory_given;	     /* this session has the memory */
-	uint64_t protocol;	     /* of the last session */
+	uint64_t offered, protocol;  /* features of the last session */
 	uint64_t sessions, messages; /* messages: of earlier sessions */
 	int64_t pause_ns;	     /* until the next attempt */
 	char trouble[256];	     /* why there is no session, or was none */
@@ -80,6 +90,7 @@ struct vhost_user_device {
 	bool listening;
 	struct vhost_user_memory *memory;
 	uint32_t blocks;
+	struct vhost_user_log log;
 	/* Where it notes what is under way. */
 	struct vhost_user_inflight inflight;
 	int inflight_fd; /* -1: nowhere */
@@ -95,6 +106,18 @@ static inline struct vhost_user_device *vhost_user_device_of(struct virtio_devic
 /* Follows the memory map from now on. Refused: memory that another process cannot map. */
 struct error *vhost_user_shadow_begin(struct vhost_user_device *vhost) MUST_CHECK;
 void vhost_user_shadow_end(struct vhost_user_device *vhost);
+
+/* --- vhost_user_log.c: what the back-end writes --------------------------------------------------- */
+
+/* Whether a back-end with these features can tell what it writes. */
+bool vhost_user_log_offered(uint64_t features, uint64_t protocol);
+/* Follows the log of writes from now on. */
+void vhost_user_log_begin(struct vhost_user_device *vhost);
+void vhost_user_log_end(struct vhost_user_device *vhost);
+/* Before the first ring of a session, and again whenever rings start: the back-end marks, if it is to. */
+struct error *vhost_user_log_give(struct vhost_user_device *vhost) MUST_CHECK;
+/* A back-end has gone that may not have marked all. */
+void vhost_user_log_lost(struct vhost_user_device *vhost);
 
 /* --- vhost_user_connection.c: sessions ----------------------------------------------------------- */
 
@@ -123,6 +146,8 @@ void vhost_user_net_init(struct vhost_user_device *vhost, const uint8_t mac[6]);
 /* The back-end has come or gone: to the driver the cable has. Also for devices without a cable. */
 void vhost_user_net_link(struct vhost_user_device *vhost, bool up);
 void vhost_user_net_reset(struct vhost_user_device *vhost);
+/* The guest has come from elsewhere: has a back-end that can tell the network, with its MAC address. */
+void vhost_user_net_announce(struct vhost_user_device *vhost);
 /* Whether @ring is one that the driver uses; of other devices all are. */
 bool vhost_user_net_enabled(const struct vhost_user_device *vhost, uint16_t ring);
 /* Does what is in the control queue. */

@@ -70,6 +70,20 @@ void vhost_user_net_reset(struct vhost_user_device *vhost)
 	net_control_reset(&vhost->control, vhost->config + CONFIG_MAC, 0);
 }
 
+void vhost_user_net_announce(struct vhost_user_device *vhost)
+{
+	struct error *error;
+
+	if (!vhost->pairs || !vhost->front || !(vhost->protocol & VHOST_USER_PROTOCOL_RARP))
+		return;
+	error = vhost_user_front_end_send_rarp(vhost->front, vhost->config + CONFIG_MAC);
+	if (error && vhost_user_front_end_broken(vhost->front)) {
+		vhost_user_connection_failed(vhost, error);
+		return;
+	}
+	error_free(error); /* one that refuses has no network to tell */
+}
+
 bool vhost_user_net_enabled(const struct vhost_user_device *vhost, uint16_t ring)
 {
 	return !vhost->pairs || ring / 2 < vhost->control.pairs;

@@ -160,6 +160,7 @@ static struct error *prepare(struct vhost_user_device *vhost)
 	if (!vhost->memory_given)
 		TRY(vhost_user_front_end_begin_memory(vhost->front, vhost->memory));
 	vhost->memory_given = true;
+	TRY(vhost_user_log_give(vhost));
 	return give_inflight(vhost);
 }
 
@@ -250,12 +251,17 @@ void vhost_user_rings_stop(struct vhost_user_device *vhost)
 
 void vhost_user_rings_lose(struct vhost_user_device *vhost)
 {
+	bool any = false;
+
 	for (uint16_t i = 0; i < vhost->queues; i++) {
 		if (!vhost->rings[i].running)
 			continue;
 		stopped(vhost, i);
 		vhost->rings[i].lost = true;
+		any = true;
 	}
+	if (any)
+		vhost_user_log_lost(vhost);
 }
 
 void vhost_user_rings_reset(struct vhost_user_device *vhost)

@@ -56,8 +56,9 @@
 
 /* How a machine is taken along. */
 enum virtio_move {
-	VIRTIO_MOVE_STOPPED, /* it stands still while its memory is read */
-	VIRTIO_MOVE_RUNNING, /* it runs meanwhile, and its memory is watched for writes */
+	VIRTIO_MOVE_STOPPED,   /* it stands still while its memory is read */
+	VIRTIO_MOVE_LOGGED,    /* it runs meanwhile, and writes are logged (memory/dirty_log.h) */
+	VIRTIO_MOVE_PROTECTED, /* it runs meanwhile, and this process's mapping is protected */
 };
 
 struct virtio_device_ops {
@@ -106,8 +107,8 @@ struct virtio_device_ops {
 	void (*release)(struct virtio_device *device);
 	struct error *(*take_over)(struct virtio_device *device);
 	/*
-	 * Why the device cannot be taken along, NULL if it can. A constant of the device: any thread.
-	 * NULL: it always can.
+	 * Why the device cannot be taken along, NULL if it can. Any thread that may wait for the
+	 * device's loop. NULL: it always can.
 	 */
 	struct error *(*movable)(struct virtio_device *device, enum virtio_move how);
 	/* Adds device-specific facts to a report for `query-virtio`. NULL: none. */

@@ -283,12 +283,6 @@ def test_back_end_with_a_state_of_its_own_is_not_saved(daemon, tmp_path):
         assert not list(tmp_path.glob("snapshot*"))
 
 
-def test_migration_is_refused_before_anybody_is_called(running, tmp_path):
-    for options in ((), ("--channels", "4")):
-        assert WORDS in refusal(running, "migrate", running.name, f"unix:{tmp_path}/nobody", *options)
-    assert running.qmp.command("query-status")["status"] == "running"
-
-
 def test_memory_that_a_back_end_cannot_map_is_refused(daemon):
     daemon.start()
     with guest(daemon, "--elastic", "id=hot0,max=64M,backing=anon") as vm:

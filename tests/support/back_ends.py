@@ -56,10 +56,10 @@ class BackEnd:
                 self.kill()
 
 
-def storage_daemon(folder, disk, queues=1, program="qemu-storage-daemon"):
+def storage_daemon(folder, disk, queues=1, program="qemu-storage-daemon", lock=True):
     """The disk image `disk` of QEMU's storage daemon."""
     path = Path(folder) / f"{Path(disk).name}.socket"
-    return BackEnd(path, [program, "--blockdev", f"driver=file,node-name=file,filename={disk}",
+    return BackEnd(path, [program, "--blockdev", f"driver=file,node-name=file,filename={disk}" + ("" if lock else ",locking=off"),
                           "--export", f"type=vhost-user-blk,id=export,addr.type=unix,addr.path={path},node-name=file,"
                                       f"writable=on,num-queues={queues}"])
 

@@ -47,7 +47,8 @@ struct disk {
 	char ended[256]; /* why the last session has ended */
 	/* Atomic. */
 	bool stop, die, change;
-	bool hold; /* requests are taken and not done */
+	bool hold;     /* requests are taken and not done */
+	bool mark_all; /* pages that were written, and all others */
 	unsigned int sessions, requests, taken;
 	uint64_t features;
 };
@@ -126,11 +127,12 @@ static inline void disk_execute(struct disk *disk, uint32_t index, uint16_t head
 	uint8_t *descriptors = info->descriptor, *used = info->used, *parts[3];
 	uint16_t entry = head, used_index = get_le16(used + 2);
 	uint32_t type;
-	uint64_t sector;
+	uint64_t sector, at[3];
 
 	for (int i = 0; i < 3; i++) {
 		uint8_t *raw = descriptors + entry % info->size * 16;
 
+		at[i] = get_le64(raw);
 		parts[i] = vhost_user_back_end_guest(disk->back, get_le64(raw), get_le32(raw + 8));
 		assert_non_null(parts[i]);
 		entry = get_le16(raw + 14);
@@ -142,12 +144,17 @@ static inline void disk_execute(struct disk *disk, uint32_t index, uint16_t head
 		memcpy(disk->image[sector], parts[1], 512);
 	else if (sector < DISK_SECTORS)
 		memcpy(parts[1], disk->image[sector], 512);
+	for (int i = type ? 2 : 1; i < 3; i++)
+		vhost_user_back_end_wrote(disk->back, at[i], i == 1 ? 512 : 1);
+	if (__atomic_load_n(&disk->mark_all, __ATOMIC_ACQUIRE))
+		vhost_user_back_end_wrote(disk->back, 0, UINT64_MAX);
 	if (ring->inflight_begun)
 		vhost_user_inflight_give_split(&ring->inflight, head);
 	put_le32(used + 4 + used_index % info->size * 8, head);
 	put_le32(used + 8 + used_index % info->size * 8, 513);
 	used_index++;
 	__atomic_store_n((uint16_t *)(void *)(used + 2), htole16(used_index), __ATOMIC_RELEASE);
+	vhost_user_back_end_wrote_used(disk->back, index, 0, 4 + info->size * 8);
 	if (ring->inflight_begun)
 		vhost_user_inflight_gave_split(&ring->inflight, &head, 1, used_index);
 	__atomic_fetch_add(&disk->requests, 1, __ATOMIC_RELAXED);

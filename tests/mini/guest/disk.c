@@ -4,7 +4,8 @@
  * device, from memory that it plugs and unplugs meanwhile, a block here and there. A disk that needs a
  * reset is reset, and the request done again.
  *
- * rounds=N half=N (a checkpoint before that round) elastic=0|1.
+ * rounds=N half=N (a checkpoint before that round) elastic=0|1 kept=N (what is read in a round goes to one
+ * of so many pages as well, which nobody else writes to, and is looked at when its turn comes again).
  */
 #include "mini.h"
 
@@ -12,12 +13,14 @@
 #define SECTORS 8 /* a page */
 #define PLACES	64
 #define BLOCKS	16
+#define KEPT	256
 
 static struct queue mem_queue, disk_queue;
 static struct virtio mem, disk;
 static struct mem_config config;
 static bool plugged[BLOCKS];
 static uint8_t pages[2][PAGE] __attribute__((aligned(4096)));
+static uint8_t kept[KEPT][PAGE] __attribute__((aligned(4096)));
 static uint64_t resets;
 
 static bool start_disk(void)
@@ -93,6 +96,19 @@ static void write_and_read(uint64_t round, uint64_t from, uint64_t to)
 		check(false, "what was written is read");
 }
 
+static void read_and_keep(uint64_t round, uint64_t count)
+{
+	uint64_t to = (uintptr_t)kept[round % count];
+	bool same = true;
+
+	for (uint64_t word = 0; word < PAGE / 8; word++)
+		same = same && (round <= count ||
+				MMIO(uint64_t, to + word * 8) == pattern(round - count, word));
+	if (!same)
+		check(false, "what was read is there still");
+	transfer(false, round * 7 % PLACES * SECTORS, to);
+}
+
 static uint64_t block(uint64_t number)
 {
 	return config.address + number * config.block_size;
@@ -116,6 +132,7 @@ static uint64_t elastic_page(uint64_t round)
 void guest_main(const char *cmdline)
 {
 	uint64_t rounds = argument(cmdline, "rounds", 100), half = argument(cmdline, "half", 0);
+	uint64_t keep = argument(cmdline, "kept", 0);
 	bool elastic = argument(cmdline, "elastic", 0);
 
 	if (!virtio_find(2, 0, &disk) || !start_disk() ||
@@ -134,6 +151,8 @@ void guest_main(const char *cmdline)
 		write_and_read(round, page, elastic ? elastic_page(round) : other);
 		if (elastic)
 			write_and_read(round, elastic_page(round), page);
+		if (keep)
+			read_and_keep(round, keep < KEPT ? keep : KEPT);
 		print_number("round", round);
 	}
 	print_number("resets", resets);
