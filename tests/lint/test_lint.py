@@ -27,7 +27,9 @@ def test_every_file_has_a_licence_and_says_what_it_is():
     bad = []
     for path in tracked("*.c", "*.h"):
         head = path.read_text().split("\n", 3)
-        if not re.match(r"(/\*|//) SPDX-License-Identifier: BSD-2-Clause", head[0]) or not re.match(r"/[/*]", head[1]):
+        # What is part of a guest's kernel has that kernel's licence.
+        licence = r"\(*GPL-2\.0" if path.is_relative_to(REPOSITORY / "guest") else "BSD-2-Clause"
+        if not re.match(rf"(/\*|//) SPDX-License-Identifier: {licence}", head[0]) or not re.match(r"/[/*]", head[1]):
             bad.append(str(path))
     assert not bad
 
