@@ -59,6 +59,7 @@ struct godwit_rdma_window;	/* memory window */
 struct godwit_rdma_completions; /* completion queue */
 struct godwit_rdma_shared;	/* shared receive queue */
 struct godwit_rdma_pair;	/* queue pair */
+struct godwit_rdma_work;
 
 /* Whence and whither a packet goes; the destination's port is always 4791. */
 struct godwit_rdma_ends {
@@ -164,10 +165,10 @@ struct godwit_rdma_memory {
 	void (*wrote)(void *context, uint64_t offset, uint64_t size);
 	void *context;
 	/*
-	 * The region gets bytes by GODWIT_RDMA_REGISTER: @register_data of the work. 0, or an error, which
-	 * refuses it. Needed for such regions.
+	 * The region gets bytes by GODWIT_RDMA_REGISTER, of which @work says what the user wants. 0, or an
+	 * error, which refuses it. Needed for such regions.
 	 */
-	int (*registered)(void *context, uint64_t size, const uint64_t data[2]);
+	int (*registered)(void *context, const struct godwit_rdma_work *work);
 };
 
 struct godwit_rdma_region_options {
@@ -433,7 +434,7 @@ struct godwit_rdma_work {
 	uint32_t window, region;
 	uint64_t bind_address, bind_size; /* size 0: of nothing, windows of type 1 only */
 	uint32_t bind_access, bind_key;
-	uint64_t register_data[2]; /* as @registered gets it */
+	uint64_t register_data[2]; /* the user's, for @registered */
 };
 
 /* What is wrong with the work itself is found when it begins, and completes it with an error. */

@@ -252,7 +252,7 @@ bool rdma_register_region(struct godwit_rdma_pair *pair, const struct godwit_rdm
 
 	if (!region || !region->by_work || region->size ||
 	    !can_have(work->bind_address, work->bind_size, work->bind_access) ||
-	    region->memory.registered(region->memory.context, work->bind_size, work->register_data))
+	    region->memory.registered(region->memory.context, work))
 		return false;
 	region->key = work->bind_key;
 	region->address = work->bind_address;

@@ -51,6 +51,7 @@
 #define VIRTIO_ID_BALLOON 5
 #define VIRTIO_ID_VSOCK	  19
 #define VIRTIO_ID_MEM	  24
+#define VIRTIO_ID_RDMA	  42
 
 #define VIRTIO_FEATURE(bit) (1ULL << (bit))
 

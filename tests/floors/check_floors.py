@@ -25,7 +25,7 @@ FLOORS = {
     "blk": ["base"],
     "blk_back_end": ["blk", "vhost_user"],
     "migration": ["memory", "snapshot"],
-    "virtio": ["memory", "pci", "vhost_user", "blk"],
+    "virtio": ["memory", "pci", "vhost_user", "blk", "rdma"],
     "machine": ["kvm", "virtio", "migration"],
     "control": ["machine"],
     "cli": ["control"],

@@ -258,9 +258,9 @@ static void bytes_cannot_be_read_into(void **state)
 
 #define BY_WORK_KEY 0x40000U
 
-static int registered(void *context, uint64_t size, const uint64_t data[2])
+static int registered(void *context, const struct godwit_rdma_work *work)
 {
-	return data[0] == 1 && data[1] == 2 && size ? 0 : -EINVAL;
+	return work->register_data[0] == 1 && work->register_data[1] == 2 ? 0 : -EINVAL;
 }
 
 static struct godwit_rdma_region *by_work(struct own *own)
