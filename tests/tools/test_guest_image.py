@@ -47,6 +47,21 @@ def test_the_same_request_gives_the_same_file_and_another_one_another():
         name.replace("./", "") for name in files_of(with_tool)}
 
 
+@pytest.mark.parametrize("kernel", [name for name in KERNELS if name.endswith("-generic")])
+def test_an_initramfs_for_rdma_has_the_driver_and_what_uses_it(kernel):
+    if not (CACHE / "headers" / kernel / "build").exists():
+        pytest.skip(f"no headers of kernel {kernel}: run tools/setup")
+    names = {name.removeprefix("./") for name in files_of(image("initramfs", kernel, "--rdma"))}
+    assert {"modules/virtio_rdma.ko", "modules/ib_uverbs.ko", "modules/rdma_cm.ko", "etc/libibverbs.d/rxe.driver",
+            "usr/bin/ibv_devices", "usr/bin/ibv_rc_pingpong"} <= names
+    assert any(name.startswith("usr/lib/x86_64-linux-gnu/libibverbs/librxe-") for name in names)
+
+
+def test_only_an_initramfs_takes_rdma():
+    result = subprocess.run([TOOL, "kernel", KERNELS[0], "--rdma"], capture_output=True, text=True)
+    assert result.returncode == 2 and "--rdma" in result.stderr
+
+
 def test_a_disk_image_holds_the_tools_and_a_kernel_for_kexec(tmp_path):
     disk = image("rootfs", KERNELS[0], tmp_path / "disk", "512M")
     assert disk.stat().st_size == 512 << 20
