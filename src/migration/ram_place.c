@@ -5,9 +5,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "base/cleanup.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
 
 /* Transparent huge pages for shared memory; a host that does not say has none. */
 static bool host_has_huge_shared_pages(void)
@@ -27,6 +33,22 @@ bool ram_place_is_written(const struct ram_block *block)
 		return false; /* anonymous; huge pages cannot be written to */
 	return block->small || block->options.backing == RAM_BACKING_FILE ||
 	       !host_has_huge_shared_pages();
+}
+
+bool ram_place_may_be_huge(const struct ram_block *block)
+{
+	return block->options.backing == RAM_BACKING_MEMFD && !block->small && !block->clone;
+}
+
+int ram_place_make_huge(const struct ram_block *block, uint64_t offset)
+{
+	uint8_t *start = block->host + align_down(offset, RAM_PLACE_HUGE);
+
+	/* A page of it must be there, which the others can join. */
+	if (madvise(start, (size_t)sysconf(_SC_PAGESIZE), MADV_POPULATE_WRITE) < 0 ||
+	    madvise(start, RAM_PLACE_HUGE, MADV_COLLAPSE) < 0)
+		return -errno;
+	return 0;
 }
 
 int ram_place(const struct ram_block *block, bool written, uint64_t offset, const void *bytes,

@@ -144,7 +144,8 @@ static struct error *create_bitmaps(struct migration_receiver *receiver)
 {
 	receiver->filled = calloc(receiver->table.count + 1, sizeof(*receiver->filled));
 	receiver->written = calloc(receiver->table.count + 1, sizeof(*receiver->written));
-	if (!receiver->filled || !receiver->written)
+	receiver->huge = calloc(receiver->table.count + 1, sizeof(*receiver->huge));
+	if (!receiver->filled || !receiver->written || !receiver->huge)
 		return error_system(ENOMEM, "a migration");
 	for (uint32_t i = 0; i < receiver->table.count; i++) {
 		receiver->filled[i] = bitmap_create(
@@ -152,6 +153,10 @@ static struct error *create_bitmaps(struct migration_receiver *receiver)
 		if (!receiver->filled[i])
 			return error_system(ENOMEM, "a migration");
 		receiver->written[i] = ram_place_is_written(receiver->table.blocks[i].block);
+		/* A huge page of which post-copy gives some back may stay, and nobody would miss it. */
+		receiver->huge[i] = receiver->written[i] &&
+				    !migration_link_has_postcopy(receiver->link) &&
+				    ram_place_may_be_huge(receiver->table.blocks[i].block);
 	}
 	return NULL;
 }
@@ -212,6 +217,7 @@ void migration_receiver_destroy(struct migration_receiver *receiver)
 		free(receiver->filled[i]);
 	free(receiver->filled);
 	free(receiver->written);
+	free(receiver->huge);
 	ram_table_clear(&receiver->table);
 	error_free(receiver->error);
 	pthread_cond_destroy(&receiver->changed);

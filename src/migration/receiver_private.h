@@ -60,6 +60,7 @@ struct migration_receiver {
 	/* Of each block: pages that may not be zeros. Atomic words, whole windows. */
 	uint64_t **filled;
 	bool *written; /* of each block: ram_place_is_written */
+	bool *huge;    /* likewise: is written, and made of huge pages; atomic */
 	const struct migration_receiver_ops *ops;
 	void *context;
 	bool placing; /* atomic */

@@ -290,6 +290,28 @@ def test_it_goes_there_and_back(tmp_path):
             vm.kill()
 
 
+def test_what_has_come_is_saved_while_it_runs_and_goes_on_by_postcopy(tmp_path):
+    """Full memory arrives in huge pages where the host has them: those are watched page by page all the same."""
+    vms = [Source(tmp_path, "dirtying", memory="32M", cmdline=f"memory=16 rounds={ENDLESS} pace=100000")]
+    try:
+        vms[0].wait_lines(2)
+        for n, mode in enumerate([(), ("--postcopy",)]):
+            vms.append(Destination(tmp_path, f"unix:{tmp_path}/socket{n}", log=f"log{n}"))
+            vms[-1].wait_said("waiting for a VM")
+            vms[-2].cli("migrate", vms[-2].name, f"unix:{tmp_path}/socket{n}", *mode, limit=LIMIT)
+            assert vms[-2].wait(LIMIT) == 0
+            vms[-1].wait_lines(2)
+            vms[-1].wait_state("RUNNING")
+            vms[-1].save(tmp_path / f"file{n}", "--live")
+            with Restored(tmp_path, tmp_path / f"file{n}", log=f"restored{n}") as restored:
+                goes_on(restored)
+        goes_on(vms[-1])
+        assert follows("".join(vm.text() for vm in vms))
+    finally:
+        for vm in vms:
+            vm.kill()
+
+
 # --- Elastic memory ----------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include "migration/ram_place.h"
 #include "migration/ram_presence.h"
 #include "migration/zero_page.h"
 #include "tls_files.h"
@@ -285,6 +286,108 @@ static void test_fresh_zeros_are_left_out(void **unused)
 	end(&transfer);
 }
 
+/* Bytes of @block that are mapped by huge pages. */
+static uint64_t mapped_huge(const struct ram_block *block)
+{
+	FILE *maps = fopen("/proc/self/smaps", "r");
+	unsigned long start, end, kib;
+	uint64_t total = 0;
+	bool here = false;
+	char line[512];
+
+	assert_non_null(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			here = start >= (uintptr_t)block->host &&
+			       end <= (uintptr_t)block->host + block->size;
+		else if (here && sscanf(line, "ShmemPmdMapped: %lu", &kib) == 1)
+			total += KIB(kib);
+	}
+	fclose(maps);
+	return total;
+}
+
+static bool host_makes_huge_pages(const struct ram_block *block)
+{
+	if (!ram_place_is_written(block) || ram_place_make_huge(block, 0) < 0)
+		return false;
+	assert_int_equal(ram_block_discard((struct ram_block *)block, 0, RAM_PLACE_HUGE), 0);
+	return true;
+}
+
+/*
+ * As many as the host has at the moment, which nobody can promise. What is not plugged around an elastic
+ * block's one unit has no memory all the same.
+ */
+static void test_full_memory_comes_in_huge_pages(void **unused)
+{
+	struct migration_sender_options options = {};
+	struct transfer transfer;
+
+	begin(&transfer, 2, false, &options);
+	if (!host_makes_huge_pages(transfer.there.blocks[0])) {
+		end(&transfer);
+		skip();
+	}
+	for (uint64_t page = 0; page < PAIR_SIZE / PAIR_PAGE; page++)
+		pair_fill(&transfer.here, 0, page, 1, true);
+	for (uint64_t page = 512; page < 1024; page++)
+		pair_fill(&transfer.here, 2, page, 1, true);
+	pair_mark_all(&transfer.here);
+	assert_no_error(migration_receiver_start(transfer.receiver));
+	send_round(&transfer, true);
+	finish(&transfer);
+	pair_assert_same(&transfer.here, &transfer.there);
+	assert_int_equal(ram_block_resident(transfer.there.blocks[0]), PAIR_SIZE);
+	assert_int_equal(ram_block_resident(transfer.there.blocks[2]), PAIR_UNIT);
+	if (!mapped_huge(transfer.there.blocks[0])) {
+		assert_int_equal(ram_block_discard(transfer.there.blocks[0], 0, PAIR_SIZE), 0);
+		assert_false(host_makes_huge_pages(transfer.there.blocks[0]));
+	}
+	end(&transfer);
+}
+
+/* A huge page would take more memory than what came. */
+static void test_memory_with_gaps_comes_in_small_pages(void **unused)
+{
+	struct migration_sender_options options = {};
+	uint64_t pages = 0;
+	struct transfer transfer;
+
+	begin(&transfer, 2, false, &options);
+	for (uint64_t page = 0; page < PAIR_SIZE / PAIR_PAGE; page++)
+		if (page % 256 != 77) {
+			pair_fill(&transfer.here, 0, page, 1, true);
+			pages++;
+		}
+	pair_mark(&transfer.here, 0, 0, PAIR_SIZE / PAIR_PAGE);
+	assert_no_error(migration_receiver_start(transfer.receiver));
+	send_round(&transfer, true);
+	finish(&transfer);
+	assert_int_equal(ram_block_resident(transfer.there.blocks[0]), pages * PAIR_PAGE);
+	pair_assert_same(&transfer.here, &transfer.there);
+	end(&transfer);
+}
+
+/* What it gives back of a huge page might stay there, as zeros that nobody misses. */
+static void test_where_postcopy_may_follow_memory_comes_in_small_pages(void **unused)
+{
+	struct migration_sender_options options = {};
+	struct transfer transfer;
+
+	begin(&transfer, 2, true, &options);
+	for (uint64_t page = 0; page < PAIR_SIZE / PAIR_PAGE; page++)
+		pair_fill(&transfer.here, 0, page, 1, true);
+	pair_mark(&transfer.here, 0, 0, PAIR_SIZE / PAIR_PAGE);
+	assert_no_error(migration_receiver_start(transfer.receiver));
+	send_round(&transfer, true);
+	finish(&transfer);
+	pair_assert_same(&transfer.here, &transfer.there);
+	if (ram_place_is_written(transfer.there.blocks[0]))
+		assert_int_equal(mapped_huge(transfer.there.blocks[0]), 0);
+	end(&transfer);
+}
+
 static struct error *unplug_and_plug(struct transfer *transfer, uint64_t round)
 {
 	struct pair_memory *there = &transfer->there;
@@ -542,6 +645,9 @@ int main(void)
 	    cmocka_unit_test(test_rounds_stay_in_order),
 	    cmocka_unit_test(test_unplugged_memory_stays_absent),
 	    cmocka_unit_test(test_fresh_zeros_are_left_out),
+	    cmocka_unit_test(test_full_memory_comes_in_huge_pages),
+	    cmocka_unit_test(test_memory_with_gaps_comes_in_small_pages),
+	    cmocka_unit_test(test_where_postcopy_may_follow_memory_comes_in_small_pages),
 	    cmocka_unit_test(test_resize_between_rounds),
 	    cmocka_unit_test(test_requested_pages),
 	    cmocka_unit_test(test_wrong_requests),
