@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Guest memory over a migration's data connections: it arrives as it was, whatever the way. */
-#include "migration_pair.h"
+#include "migration_tls_pair.h"
 
 #include <pthread.h>
 #include <sys/mman.h>
@@ -8,7 +8,6 @@
 #include "migration/ram_place.h"
 #include "migration/ram_presence.h"
 #include "migration/zero_page.h"
-#include "tls_files.h"
 
 struct transfer {
 	struct pair_memory here, there;
@@ -570,44 +569,15 @@ static void test_source_goes_away(void **unused)
 	end(&transfer);
 }
 
-struct accepting {
-	struct migration_link *link;
-	struct error *error;
-};
-
-static void *accept_link(void *context)
-{
-	struct accepting *accepting = context;
-
-	accepting->error = migration_link_accept(accepting->link);
-	return NULL;
-}
-
 /* Over TCP, with TLS and zstd: as over anything else. */
 static void test_tls_with_zstd(void **unused)
 {
-	char folder[] = "/tmp/godwit-tls-XXXXXX", address[64];
-	struct tls_authority authority = tls_certify(NULL, "authority", NULL, time(NULL) + 86400);
 	struct migration_sender_options options = {.zstd = true};
-	struct migration_link_options link_options = {.address = "tcp:127.0.0.1:0", .tls = folder};
-	struct accepting accepting = {};
-	struct migration_link *source;
+	struct migration_link *source, *destination;
 	struct transfer transfer;
-	pthread_t thread;
 
-	tls_folder(folder, &authority, "localhost", time(NULL) + 86400);
-	tls_forget(&authority);
-	assert_no_error(migration_link_open(MIGRATION_DESTINATION, &link_options, &accepting.link));
-	snprintf(address, sizeof(address), "tcp:localhost%s",
-		 strrchr(migration_link_address(accepting.link), ':'));
-	link_options.address = address;
-	link_options.channels = 3;
-	assert_no_error(migration_link_open(MIGRATION_SOURCE, &link_options, &source));
-	assert_int_equal(pthread_create(&thread, NULL, accept_link, &accepting), 0);
-	assert_no_error(migration_link_connect(source));
-	pthread_join(thread, NULL);
-	assert_no_error(accepting.error);
-	begin_over(&transfer, source, accepting.link, &options);
+	pair_links_tls(3, false, &source, &destination);
+	begin_over(&transfer, source, destination, &options);
 	assert_no_error(migration_receiver_start(transfer.receiver));
 	for (uint8_t version = 1; version < 4; version++) {
 		write_much(&transfer.here, version, version % 2);
@@ -617,7 +587,6 @@ static void test_tls_with_zstd(void **unused)
 	finish(&transfer);
 	pair_assert_same(&transfer.here, &transfer.there);
 	end(&transfer);
-	tls_folder_remove(folder);
 }
 
 static void test_zero_pages_are_found(void **unused)
