@@ -228,8 +228,8 @@ static void tell(const json_t *word, const char *to)
 	       to, human(json_u64(word, "sent")), rounds, rounds == 1 ? "" : "s",
 	       (double)json_u64(word, "elapsed-ns") / NS_PER_SECOND, ms(downtime, "total-ns"));
 	if (json_object_get(word, "guest-speed-percent"))
-		printf("  before that it was slowed to %d %% of its time\n",
-		       (int)json_u64(word, "guest-speed-percent"));
+		printf("  before that it was slowed to %d %% of its time, %s\n",
+		       (int)json_u64(word, "guest-speed-percent"), json_text(word, "guest-slowed"));
 	printf("  stopped %.1f ms, states %.1f, last pages %.1f, loaded %.1f, confirmed %.1f "
 	       "(of which resumed %.1f)\n",
 	       ms(downtime, "stop-ns"), ms(downtime, "states-ns"), ms(downtime, "pages-ns"),

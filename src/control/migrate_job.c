@@ -106,9 +106,11 @@ static void describe_progress(const struct machine_migrate_progress *progress, j
 		set(object, "expected-downtime-ns", precopy->downtime_ns);
 	if (precopy->time_ns >= 0)
 		set(object, "expected-time-ns", precopy->time_ns);
-	if (precopy->speed < 1)
+	if (precopy->speed < 1) {
 		json_object_set_new(object, "guest-speed-percent",
 				    json_integer(MAX((json_int_t)(precopy->speed * 100), 1LL)));
+		json_object_set_new(object, "guest-slowed", json_string(progress->slowed));
+	}
 	if (*progress->why)
 		json_object_set_new(object, "why", json_string(progress->why));
 	set(object, "elapsed-ns", progress->elapsed_ns);

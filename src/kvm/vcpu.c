@@ -34,6 +34,7 @@
 #include "kvm/cpu_state.h"
 #include "kvm/cpuid.h"
 #include "kvm/dirty_ring.h"
+#include "kvm/vcpu_faults.h"
 
 #define KICK_SIGNAL  SIGRTMIN
 #define EXCEPTION_UD 6
@@ -54,6 +55,7 @@ struct vcpu {
 	struct kvm_cpuid2 *cpuid; /* what the guest sees */
 	struct kvm_vcpu_statistics statistics;
 	struct dirty_ring dirty_ring;
+	struct vcpu_faults faults;
 };
 
 struct kvm_vcpus {
@@ -409,6 +411,7 @@ static struct error *create_vcpu(struct kvm_vcpus *vcpus, uint32_t index)
 		return error_system(errno, "cannot map the run area of vCPU %u", index);
 	}
 	TRY(dirty_ring_open(&vcpu->dirty_ring, vcpus->vm, vcpu->fd));
+	vcpu_faults_open(&vcpu->faults, vcpu->fd);
 	TRY(vcpus->options.cpuid(vcpus->options.cpuid_context, index, &vcpu->cpuid));
 	if (ioctl(vcpu->fd, KVM_SET_CPUID2, vcpu->cpuid) < 0)
 		return error_system(errno, "KVM refuses the features of vCPU %u", index);
@@ -439,7 +442,7 @@ struct error *kvm_vcpus_create(struct kvm_vm *vm, const struct kvm_vcpus_options
 	for (uint32_t i = 0; i < vcpus->count; i++) {
 		vcpus->vcpus[i].all = vcpus;
 		vcpus->vcpus[i].index = i;
-		vcpus->vcpus[i].fd = -1;
+		vcpus->vcpus[i].fd = vcpus->vcpus[i].faults.fd = -1;
 	}
 	for (uint32_t i = 0; i < vcpus->count; i++) {
 		struct error *error = create_vcpu(vcpus, i);
@@ -471,6 +474,7 @@ void kvm_vcpus_destroy(struct kvm_vcpus *vcpus)
 		if (vcpu->run)
 			munmap(vcpu->run, vcpus->vm->run_size);
 		dirty_ring_close(&vcpu->dirty_ring);
+		vcpu_faults_close(&vcpu->faults);
 		close_fd(&vcpu->fd);
 		cpu_state_free(vcpu->power_on);
 		free(vcpu->cpuid);
@@ -546,4 +550,12 @@ void kvm_vcpus_statistics(const struct kvm_vcpus *vcpus, uint32_t index,
 	if (vcpu->started && pthread_getcpuclockid(vcpu->thread, &clock) == 0)
 		clock_gettime(clock, &time);
 	statistics->cpu_ns = (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+uint64_t kvm_vcpus_written(const struct kvm_vcpus *vcpus, uint32_t index)
+{
+	const struct vcpu *vcpu = &vcpus->vcpus[index];
+
+	return vcpu->dirty_ring.entries ? __atomic_load_n(&vcpu->dirty_ring.pages, __ATOMIC_RELAXED)
+					: vcpu_faults_mended(&vcpu->faults);
 }

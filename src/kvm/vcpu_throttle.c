@@ -18,9 +18,10 @@
 #define REST_MAX NS_PER_SECOND
 
 struct throttled {
-	double share;	      /* of its time that it may run; under the lock */
-	uint64_t cpu_ns;      /* that it had run at the last look; the thread's */
-	uint64_t dirty_pages; /* that it had written when it was slowed last; under the lock */
+	double share;	 /* of its time that it may run; under the lock */
+	uint64_t cpu_ns; /* that it had run at the last look; the thread's */
+	uint64_t before; /* that it had written at the last note; under the lock, as the next one */
+	uint64_t written; /* between the last two notes */
 };
 
 struct vcpu_throttle {
@@ -29,8 +30,9 @@ struct vcpu_throttle {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool stopping; /* under the lock, as the next one */
-	bool slowing;  /* some share is less than 1 */
+	bool stopping;	/* under the lock, as the next one */
+	bool slowing;	/* some share is less than 1 */
+	uint64_t pages; /* written between the last two notes, by whomever */
 	struct throttled throttled[];
 };
 
@@ -61,6 +63,15 @@ void vcpu_throttle_divide(const uint64_t *written, uint32_t count, double factor
 	for (uint32_t i = 0; i < count; i++)
 		parts[i] =
 		    written[i] && (double)written[i] > limit ? limit / (double)written[i] : 1;
+}
+
+bool vcpu_throttle_explains(const uint64_t *written, uint32_t count, uint64_t pages)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		sum += written[i];
+	return sum && sum >= pages / 2;
 }
 
 static void look_at(struct vcpu_throttle *throttle, uint32_t index, double share)
@@ -128,7 +139,7 @@ struct error *vcpu_throttle_start(struct kvm_vcpus *vcpus, struct vcpu_throttle 
 
 		kvm_vcpus_statistics(vcpus, i, &statistics);
 		throttle->throttled[i] = (struct throttled){
-		    .share = 1, .cpu_ns = statistics.cpu_ns, .dirty_pages = statistics.dirty_pages};
+		    .share = 1, .cpu_ns = statistics.cpu_ns, .before = kvm_vcpus_written(vcpus, i)};
 	}
 	error = thread_start(&throttle->thread, "slow", throttle_thread, throttle);
 	if (error)
@@ -152,33 +163,45 @@ void vcpu_throttle_stop(struct vcpu_throttle *throttle)
 	throttle_free(throttle);
 }
 
-void vcpu_throttle_slow(struct vcpu_throttle *throttle, double factor)
+void vcpu_throttle_note(struct vcpu_throttle *throttle, uint64_t pages)
 {
-	uint64_t written[KVM_VCPUS_MAX], cpu_ns[KVM_VCPUS_MAX], sum = 0;
+	pthread_mutex_lock(&throttle->lock);
+	throttle->pages = pages;
+	for (uint32_t i = 0; i < throttle->count; i++) {
+		struct throttled *throttled = &throttle->throttled[i];
+		uint64_t now = kvm_vcpus_written(throttle->vcpus, i);
+
+		throttled->written = now - throttled->before;
+		throttled->before = now;
+	}
+	pthread_mutex_unlock(&throttle->lock);
+}
+
+bool vcpu_throttle_slow(struct vcpu_throttle *throttle, double factor)
+{
+	uint64_t written[KVM_VCPUS_MAX];
 	double parts[KVM_VCPUS_MAX];
+	bool known;
 
 	pthread_mutex_lock(&throttle->lock);
+	for (uint32_t i = 0; i < throttle->count; i++)
+		written[i] = throttle->throttled[i].written;
+	known = vcpu_throttle_explains(written, throttle->count, throttle->pages);
+	vcpu_throttle_divide(written, throttle->count, factor, parts);
 	for (uint32_t i = 0; i < throttle->count; i++) {
 		struct throttled *throttled = &throttle->throttled[i];
 		struct kvm_vcpu_statistics statistics;
 
+		throttled->share =
+		    MAX(throttled->share * (known ? parts[i] : factor), VCPU_THROTTLE_MIN);
 		kvm_vcpus_statistics(throttle->vcpus, i, &statistics);
-		written[i] = statistics.dirty_pages - throttled->dirty_pages;
-		throttled->dirty_pages = statistics.dirty_pages;
-		cpu_ns[i] = statistics.cpu_ns;
-		sum += written[i];
-	}
-	vcpu_throttle_divide(written, throttle->count, factor, parts);
-	for (uint32_t i = 0; i < throttle->count; i++) {
-		double *share = &throttle->throttled[i].share;
-
-		*share = MAX(*share * (sum ? parts[i] : factor), VCPU_THROTTLE_MIN);
 		if (!throttle->slowing) /* what it ran before is free */
-			throttle->throttled[i].cpu_ns = cpu_ns[i];
+			throttled->cpu_ns = statistics.cpu_ns;
 	}
 	throttle->slowing = true;
 	pthread_cond_broadcast(&throttle->changed);
 	pthread_mutex_unlock(&throttle->lock);
+	return known;
 }
 
 double vcpu_throttle_least(struct vcpu_throttle *throttle)

@@ -28,11 +28,17 @@ struct error *vcpu_throttle_start(struct kvm_vcpus *vcpus,
 /* All processors at full speed again, at once. Accepts NULL. */
 void vcpu_throttle_stop(struct vcpu_throttle *throttle);
 /*
- * Makes the processors together write @factor, 0 to 1, of what they write now. Those that write most are
- * slowed first, down to what the others write, where dirty rings tell who writes (dirty_ring.h);
- * else all alike. What was asked for before counts: two times a half is a quarter.
+ * What was written was collected, @pages since the last time, by whomever: from here to the next time
+ * counts who writes how much.
  */
-void vcpu_throttle_slow(struct vcpu_throttle *throttle, double factor);
+void vcpu_throttle_note(struct vcpu_throttle *throttle, uint64_t pages);
+/*
+ * Makes the processors together write @factor, 0 to 1, of what they write now. Those that write most are
+ * slowed first, down to what the others write, where KVM told who has written most of what
+ * vcpu_throttle_note was last told of (kvm_vcpus_written); else all alike. What was asked for before
+ * counts: two times a half is a quarter. Returns whether it was known who writes.
+ */
+bool vcpu_throttle_slow(struct vcpu_throttle *throttle, double factor);
 /* The share of its time that the slowest processor keeps, 1: none is slowed. */
 double vcpu_throttle_least(struct vcpu_throttle *throttle);
 
@@ -41,5 +47,7 @@ double vcpu_throttle_least(struct vcpu_throttle *throttle);
  * together may write @factor of the sum of @written. The one limit is the highest for which that holds.
  */
 void vcpu_throttle_divide(const uint64_t *written, uint32_t count, double factor, double *parts);
+/* Likewise: whether @written, of each of @count processors, explains most of @pages that were written. */
+bool vcpu_throttle_explains(const uint64_t *written, uint32_t count, uint64_t pages);
 
 #endif

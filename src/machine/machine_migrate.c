@@ -739,6 +739,7 @@ void machine_migrate_get_progress(struct machine_migrate *migrate,
 	progress->changes = migrate->changes;
 	progress->downtime = migrate->downtime;
 	progress->bandwidth = migrate->options.bandwidth;
+	progress->slowed = migrate_copy_slowed(migrate->slowed_alike);
 	if (migrate->sender)
 		migration_sender_progress(migrate->sender, &sent);
 	migrate_recover_add(&sent, &migrate->before);

@@ -74,7 +74,8 @@ struct machine_migrate_progress {
 	int64_t elapsed_ns;
 	uint32_t changes; /* grows whenever `changed` is called for */
 	struct machine_downtime downtime;
-	char why[256]; /* why it takes so long, or ""; precopy.h */
+	char why[256];	    /* why it takes so long, or ""; precopy.h */
+	const char *slowed; /* of a guest that is, which processors, in words */
 	enum machine_migrate_mode mode;
 	/* Once post-copy has begun: */
 	bool postcopy, connecting;

@@ -108,6 +108,8 @@ static struct error *collect(void *context, uint64_t *pages, uint64_t *written)
 
 	TRY(migrate_copy_collect(migrate, pages));
 	*written = *pages;
+	if (migrate->throttle)
+		vcpu_throttle_note(migrate->throttle, *written);
 	return migration_sender_end_round(migrate->sender, &round);
 }
 
@@ -158,11 +160,14 @@ static bool stopping(void *context)
 static double slow(void *context, double factor)
 {
 	struct machine_migrate *migrate = context;
-	double least;
+	bool known = vcpu_throttle_slow(migrate->throttle, factor);
+	double least = vcpu_throttle_least(migrate->throttle);
 
-	vcpu_throttle_slow(migrate->throttle, factor);
-	least = vcpu_throttle_least(migrate->throttle);
-	log_info("migration: the guest is slowed to %.0f %% of its time", least * 100);
+	pthread_mutex_lock(&migrate->lock);
+	migrate->slowed_alike = !known;
+	pthread_mutex_unlock(&migrate->lock);
+	log_info("migration: the guest is slowed to %.0f %% of its time, %s", least * 100,
+		 migrate_copy_slowed(!known));
 	return least;
 }
 
@@ -293,6 +298,12 @@ struct error *migrate_copy_rest(struct machine_migrate *migrate)
 }
 
 /* --- Life -------------------------------------------------------------------------------------- */
+
+const char *migrate_copy_slowed(bool alike)
+{
+	return alike ? "all processors alike, for KVM does not tell which of them write"
+		     : "those processors most that write most";
+}
 
 struct error *migrate_copy_slow(struct machine_migrate *migrate)
 {

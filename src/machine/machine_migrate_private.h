@@ -106,6 +106,7 @@ struct machine_migrate {
 	struct migration_link *next;  /* that is being connected, or is and was not taken yet */
 	struct error *recover_error;  /* why the last attempt failed, until the next one */
 	struct migration_sent before; /* over connections that are gone */
+	bool slowed_alike;	      /* whoever writes */
 	bool heard_all; /* the destination says no more that matters: it closed, or rejected */
 	struct error *reason; /* why it failed: the first that was known */
 	struct migration_done destination;
@@ -125,6 +126,8 @@ struct error *migrate_copy_prepare(struct machine_migrate *migrate) MUST_CHECK;
 void migrate_copy_clear(struct machine_migrate *migrate);
 /* The guest can be slowed down if that was asked for; before there are threads. */
 struct error *migrate_copy_slow(struct machine_migrate *migrate) MUST_CHECK;
+/* Which processors are slowed, in words. */
+const char *migrate_copy_slowed(bool alike);
 /* It has all its time again. While it stands still, or on the migration's thread. */
 void migrate_copy_slow_no_more(struct machine_migrate *migrate);
 /* Sends memory while the guest runs, until the rest is small. */

@@ -2,6 +2,7 @@
 """Guests that write faster than is sent: the status says so in words, and `--auto-converge` slows them until they move."""
 
 import os
+import statistics
 import time
 
 import pytest
@@ -108,3 +109,35 @@ def test_a_guest_that_is_paused_while_it_is_slowed_goes_on(writing, tmp_path):
     source.qmp.command("job-cancel", id=source.job()["id"])
     source.wait_job(source.job()["id"])
     source.wait_lines(source.text().count("\n") + 5)
+
+
+def paces(vm, count):
+    """How far the processor that counts comes while the one that writes does the next few pages, so many times."""
+    seen = vm.text().count("\n")
+    vm.wait_lines(seen + count + 2)
+    lines = [int(line.split()[1]) for line in vm.text().splitlines()[seen + 1:seen + count + 2] if line.startswith("counted ")]
+    return [after - before for before, after in zip(lines, lines[1:])]
+
+
+def check_uneven(tmp_path):
+    """Slows a guest of which one processor writes and another counts: the status's word for whom, and what each did before and then."""
+    with Source(tmp_path, "uneven", "--cpus", "2", memory="32M", cmdline="memory=6 pace=400000") as source, \
+            Destination(tmp_path, f"unix:{tmp_path}/socket") as destination:
+        source.wait_lines(3)
+        destination.wait_said("waiting for a VM")
+        before = statistics.median(paces(source, 15))
+        source.migrate(f"unix:{tmp_path}/socket", *SLOWLY, NEVER, "--auto-converge")
+        status = wait_for(source, lambda status: status.get("guest-speed-percent", 100) < 20)
+        source.qmp.command("godwit-migrate-limit", bandwidth=50000)  # or it would move soon
+        slowed = statistics.median(paces(source, 15))
+        source.qmp.command("job-cancel", id=source.job()["id"])
+        source.wait_job(source.job()["id"])
+    return status["guest-slowed"], before, slowed
+
+
+def test_the_status_says_which_processors_are_slowed(tmp_path):
+    """A KVM that emulates what a guest writes does not tell who does; for one that does see tests/stock/test_slow_writers.py."""
+    word, before, slowed = check_uneven(tmp_path)
+    if word != "all processors alike, for KVM does not tell which of them write":
+        assert word == "those processors most that write most"
+        assert slowed > 1.5 * before  # the one that writes has a fifth of its time, the other one all

@@ -63,6 +63,17 @@ static void nobody_is_slowed_for_nothing(void **unused)
 	assert_true(parts[0] == 1 && parts[1] == 1);
 }
 
+static void what_processors_write_is_known_when_it_explains_most_pages(void **unused)
+{
+	const uint64_t written[] = {300, 0, 200}, nothing[] = {0, 0, 0};
+
+	assert_true(vcpu_throttle_explains(written, 3, 500));
+	assert_true(vcpu_throttle_explains(written, 3, 1000)); /* half of it may be devices' */
+	assert_false(vcpu_throttle_explains(written, 3, 1002));
+	assert_false(vcpu_throttle_explains(nothing, 3, 1000));
+	assert_false(vcpu_throttle_explains(nothing, 3, 0));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -71,6 +82,7 @@ int main(void)
 	    cmocka_unit_test(who_writes_most_is_slowed_to_what_others_write),
 	    cmocka_unit_test(all_alike_are_slowed_alike),
 	    cmocka_unit_test(nobody_is_slowed_for_nothing),
+	    cmocka_unit_test(what_processors_write_is_known_when_it_explains_most_pages),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
