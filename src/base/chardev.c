@@ -21,7 +21,8 @@
 
 #define CTRL_A 1
 
-struct error *chardev_create(const char *text, struct chardev **result)
+static struct error *create(const char *text, const struct chardev_descriptors *descriptors,
+			    struct chardev **result)
 {
 	struct chardev *chardev = calloc(1, sizeof(*chardev));
 	struct error *error;
@@ -29,6 +30,7 @@ struct error *chardev_create(const char *text, struct chardev **result)
 	if (!chardev)
 		return error_system(ENOMEM, "character device '%s'", text);
 	chardev->in_fd = chardev->out_fd = chardev->listen_fd = chardev->slave_fd = -1;
+	chardev->kept_fd = -1;
 	chardev->receiving = true;
 	pthread_mutex_init(&chardev->lock, NULL);
 	chardev->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -38,6 +40,8 @@ struct error *chardev_create(const char *text, struct chardev **result)
 		error = error_system(errno, "character device '%s'", text);
 	else if (!chardev->name || !chardev->output)
 		error = error_system(ENOMEM, "character device '%s'", text);
+	else if (descriptors)
+		error = chardev_open_handed(chardev, text, descriptors);
 	else
 		error = chardev_open(chardev, text);
 	if (error) {
@@ -47,6 +51,17 @@ struct error *chardev_create(const char *text, struct chardev **result)
 	chardev_terminal_size(chardev, &chardev->columns, &chardev->rows);
 	*result = chardev;
 	return NULL;
+}
+
+struct error *chardev_create(const char *text, struct chardev **result)
+{
+	return create(text, NULL, result);
+}
+
+struct error *chardev_adopt(const char *text, const struct chardev_descriptors *descriptors,
+			    struct chardev **result)
+{
+	return create(text, descriptors, result);
 }
 
 void chardev_destroy(struct chardev *chardev)
@@ -74,7 +89,7 @@ static void output_consume(struct chardev *chardev, size_t size)
 	chardev->output_used -= size;
 }
 
-static void output_append(struct chardev *chardev, const uint8_t *data, size_t size)
+void chardev_output_append(struct chardev *chardev, const uint8_t *data, size_t size)
 {
 	size_t end, first;
 
@@ -115,7 +130,7 @@ static bool output_possible(const struct chardev *chardev)
 	return chardev->out_fd >= 0 && !chardev->out_failed;
 }
 
-static void output_flush(struct chardev *chardev)
+void chardev_output_flush(struct chardev *chardev)
 {
 	while (chardev->output_used && output_possible(chardev)) {
 		size_t stretch =
@@ -145,7 +160,7 @@ void chardev_write(struct chardev *chardev, const void *data, size_t size)
 	if (written < size && chardev->writes_directly)
 		count_dropped(chardev, size - written);
 	else if (written < size)
-		output_append(chardev, bytes + written, size - written);
+		chardev_output_append(chardev, bytes + written, size - written);
 	/* Only while somebody can take it; a client that comes is given it then. */
 	if (chardev->output_used && output_possible(chardev) &&
 	    write(chardev->kick_fd, &one, sizeof(one)) < 0)
@@ -173,8 +188,7 @@ static size_t input_space(struct chardev *chardev)
 						       : 0;
 }
 
-/* Makes the loop watch for what we wait for now. */
-static void update_events(struct chardev *chardev)
+void chardev_update_events(struct chardev *chardev)
 {
 	bool shared = chardev->in_fd == chardev->out_fd, output;
 	uint32_t in_events = 0;
@@ -182,7 +196,7 @@ static void update_events(struct chardev *chardev)
 	pthread_mutex_lock(&chardev->lock);
 	output = chardev->output_used && output_possible(chardev);
 	pthread_mutex_unlock(&chardev->lock);
-	if (!chardev->in_closed && input_space(chardev))
+	if (!chardev->in_closed && !chardev->still && input_space(chardev))
 		in_events |= EPOLLIN;
 	if (shared && output)
 		in_events |= EPOLLOUT;
@@ -191,7 +205,8 @@ static void update_events(struct chardev *chardev)
 	if (chardev->out_source)
 		event_source_set_events(chardev->out_source, output ? EPOLLOUT : 0);
 	if (chardev->listen_source)
-		event_source_set_events(chardev->listen_source, chardev->out_fd < 0 ? EPOLLIN : 0);
+		event_source_set_events(chardev->listen_source,
+					chardev->out_fd < 0 && !chardev->shared ? EPOLLIN : 0);
 }
 
 static void input_byte(struct chardev *chardev, uint8_t byte)
@@ -299,7 +314,7 @@ static void settle(struct chardev *chardev)
 			input_deliver(chardev);
 		}
 	}
-	update_events(chardev);
+	chardev_update_events(chardev);
 }
 
 static void handle_in(void *context, uint32_t events)
@@ -308,7 +323,7 @@ static void handle_in(void *context, uint32_t events)
 
 	pthread_mutex_lock(&chardev->lock);
 	if (events & EPOLLOUT)
-		output_flush(chardev);
+		chardev_output_flush(chardev);
 	pthread_mutex_unlock(&chardev->lock);
 	if (events & (EPOLLHUP | EPOLLERR))
 		chardev->hung_up = true;
@@ -323,13 +338,13 @@ static void handle_out(void *context, uint32_t events)
 
 	pthread_mutex_lock(&chardev->lock);
 	if (events & EPOLLOUT)
-		output_flush(chardev);
+		chardev_output_flush(chardev);
 	if (events & (EPOLLHUP | EPOLLERR))
 		chardev->out_failed = true;
 	pthread_mutex_unlock(&chardev->lock);
 	if (events & (EPOLLHUP | EPOLLERR))
 		event_source_remove(TAKE_PTR(chardev->out_source));
-	update_events(chardev);
+	chardev_update_events(chardev);
 }
 
 static void handle_kick(void *context, uint32_t events)
@@ -339,7 +354,7 @@ static void handle_kick(void *context, uint32_t events)
 
 	if (read(chardev->kick_fd, &count, sizeof(count)) < 0)
 		assert(errno == EAGAIN);
-	update_events(chardev);
+	chardev_update_events(chardev);
 }
 
 static void handle_listen(void *context, uint32_t events)
@@ -356,10 +371,10 @@ static void handle_listen(void *context, uint32_t events)
 	pthread_mutex_lock(&chardev->lock);
 	chardev->in_fd = fd;
 	chardev->out_fd = TAKE_FD(fd);
-	output_flush(chardev);
+	chardev_output_flush(chardev);
 	pthread_mutex_unlock(&chardev->lock);
 	changed(chardev);
-	update_events(chardev);
+	chardev_update_events(chardev);
 }
 
 /* Watches @fd unless it is -1; one that never blocks, such as a regular file, cannot be watched. */
@@ -378,21 +393,33 @@ static struct error *watch(struct chardev *chardev, int fd, event_handler handle
 	return error;
 }
 
+struct error *chardev_watch(struct chardev *chardev)
+{
+	bool shared = chardev->in_fd == chardev->out_fd;
+
+	TRY(watch(chardev, chardev->in_fd, handle_in, &chardev->in_source));
+	if (!shared && !chardev->writes_directly)
+		TRY(watch(chardev, chardev->out_fd, handle_out, &chardev->out_source));
+	return watch(chardev, chardev->listen_fd, handle_listen, &chardev->listen_source);
+}
+
+void chardev_unwatch(struct chardev *chardev)
+{
+	event_source_remove(TAKE_PTR(chardev->in_source));
+	event_source_remove(TAKE_PTR(chardev->out_source));
+	event_source_remove(TAKE_PTR(chardev->listen_source));
+}
+
 struct error *chardev_attach(struct chardev *chardev, struct event_loop *loop,
 			     const struct chardev_handlers *handlers, void *context)
 {
-	bool shared = chardev->in_fd == chardev->out_fd;
 	struct error *error;
 
 	assert(!chardev->loop);
 	chardev->loop = loop;
 	chardev->handlers = handlers;
 	chardev->context = context;
-	error = watch(chardev, chardev->in_fd, handle_in, &chardev->in_source);
-	if (!error && !shared && !chardev->writes_directly)
-		error = watch(chardev, chardev->out_fd, handle_out, &chardev->out_source);
-	if (!error)
-		error = watch(chardev, chardev->listen_fd, handle_listen, &chardev->listen_source);
+	error = chardev->away ? NULL : chardev_watch(chardev);
 	if (!error)
 		error = event_loop_add(loop, chardev->kick_fd, EPOLLIN, handle_kick, chardev,
 				       &chardev->kick_source);
@@ -400,15 +427,13 @@ struct error *chardev_attach(struct chardev *chardev, struct event_loop *loop,
 		chardev_detach(chardev);
 		return error_prefix(error, "character device '%s'", chardev->name);
 	}
-	update_events(chardev);
+	chardev_update_events(chardev);
 	return NULL;
 }
 
 void chardev_detach(struct chardev *chardev)
 {
-	event_source_remove(TAKE_PTR(chardev->in_source));
-	event_source_remove(TAKE_PTR(chardev->out_source));
-	event_source_remove(TAKE_PTR(chardev->listen_source));
+	chardev_unwatch(chardev);
 	event_source_remove(TAKE_PTR(chardev->kick_source));
 	chardev->loop = NULL;
 	chardev->handlers = NULL;
@@ -429,7 +454,7 @@ void chardev_set_receiving(struct chardev *chardev, bool receiving)
 		if (chardev->in_closed)
 			disconnect(chardev);
 	}
-	update_events(chardev);
+	chardev_update_events(chardev);
 }
 
 void chardev_state(struct chardev *chardev, struct state *state)
@@ -441,6 +466,10 @@ void chardev_state(struct chardev *chardev, struct state *state)
 	memcpy(input, chardev->input + chardev->input_start, kept);
 	count = state_count(state, "input", (uint32_t)kept, CHARDEV_INPUT_SIZE);
 	state_buffer(state, "input bytes", input, count);
+	if (!state_loading(state) && chardev->shared) {
+		chardev->still = true;
+		chardev_update_events(chardev);
+	}
 	if (!state_loading(state) || state_failed(state))
 		return;
 	/* Of a person who types at both machines the last keys may be lost. */
@@ -450,7 +479,7 @@ void chardev_state(struct chardev *chardev, struct state *state)
 	chardev->input_start = 0;
 	chardev->input_end = count + kept;
 	chardev->receiving = false;
-	update_events(chardev);
+	chardev_update_events(chardev);
 }
 
 void chardev_set_escape_handler(struct chardev *chardev, event_callback handler, void *context)

@@ -94,6 +94,35 @@ void chardev_set_receiving(struct chardev *chardev, bool receiving);
  */
 void chardev_state(struct chardev *chardev, struct state *state);
 
+/*
+ * Another process of this host that goes on with the device, by its descriptors; -1 where there is
+ * none. What `kept` is, is between the two.
+ */
+struct chardev_descriptors {
+	int in, out, listen, slave, kept;
+};
+/*
+ * That process is about to come: what it is to be given, which stays this one's too. From now on no
+ * further client is accepted (they wait), and once the state was saved nothing more is read.
+ */
+struct error *chardev_share(struct chardev *chardev,
+			    struct chardev_descriptors *descriptors) MUST_CHECK;
+/*
+ * As chardev_create, in that process. @descriptors become the device's, also on error. It neither
+ * reads nor writes before chardev_take_over.
+ */
+struct error *chardev_adopt(const char *text, const struct chardev_descriptors *descriptors,
+			    struct chardev **chardev) MUST_CHECK;
+/*
+ * Leaves the device to that process, with the output that nobody has taken; unless it was not
+ * shared.
+ */
+void chardev_release(struct chardev *chardev);
+/* The device is this process's, or its own again. */
+struct error *chardev_take_over(struct chardev *chardev) MUST_CHECK;
+/* It is this process's, and the other one has none. */
+void chardev_unshare(struct chardev *chardev);
+
 /* Called on the loop's thread when a person asks to leave (Ctrl-A x). Set before attach. */
 void chardev_set_escape_handler(struct chardev *chardev, event_callback handler, void *context);
 /* Whether output goes to a terminal (tty only), and its size in characters. Any thread. */

@@ -23,6 +23,12 @@ struct chardev {
 	char *socket_path; /* to remove; NULL: none */
 	int slave_fd;	   /* keeps a pseudo-terminal alive while nobody has it open */
 	bool restore_terminal;
+	/* chardev_hand.c; the loop's thread */
+	bool shared;  /* another process is given the descriptors */
+	bool still;   /* the state was saved for it: nothing more is read */
+	bool away;    /* they are the other process's */
+	bool adopted; /* they were, and `kept` has what it left */
+	int kept_fd;
 	struct termios terminal; /* of in_fd, before raw mode */
 
 	/* The loop's thread. */
@@ -52,5 +58,17 @@ struct chardev {
 /* Fills the descriptors and flags from @text; chardev_close undoes it, also after an error. */
 struct error *chardev_open(struct chardev *chardev, const char *text) MUST_CHECK;
 void chardev_close(struct chardev *chardev);
+/* The same with descriptors of another process, which it takes over, also on error. */
+struct error *chardev_open_handed(struct chardev *chardev, const char *text,
+				  const struct chardev_descriptors *descriptors) MUST_CHECK;
+
+/* Puts the descriptors on the loop; chardev_unwatch takes them off, also after an error. */
+struct error *chardev_watch(struct chardev *chardev) MUST_CHECK;
+void chardev_unwatch(struct chardev *chardev);
+/* Makes the loop watch for what we wait for now. */
+void chardev_update_events(struct chardev *chardev);
+/* Keeps @size bytes of output, and sends what can be sent; with the lock held. */
+void chardev_output_append(struct chardev *chardev, const uint8_t *data, size_t size);
+void chardev_output_flush(struct chardev *chardev);
 
 #endif

@@ -126,9 +126,23 @@ static struct error *open_socket(struct chardev *chardev, const char *path)
 	return NULL;
 }
 
-static struct error *open_pty(struct chardev *chardev)
+/* "pty:/dev/pts/3" */
+static struct error *name_pty(struct chardev *chardev)
 {
 	char name[64], *text;
+
+	if (ptsname_r(chardev->in_fd, name, sizeof(name)))
+		return error_system(errno, "cannot use a pseudo-terminal");
+	if (asprintf(&text, "pty:%s", name) < 0)
+		return error_system(ENOMEM, "cannot open '%s'", name);
+	free(chardev->name);
+	chardev->name = text;
+	return NULL;
+}
+
+static struct error *open_pty(struct chardev *chardev)
+{
+	char name[64];
 	struct termios raw;
 
 	chardev->in_fd = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
@@ -142,11 +156,7 @@ static struct error *open_pty(struct chardev *chardev)
 	cfmakeraw(&raw); /* or it would echo the guest's output back to it */
 	if (tcsetattr(chardev->slave_fd, TCSANOW, &raw))
 		return error_system(errno, "cannot set up '%s'", name);
-	if (asprintf(&text, "pty:%s", name) < 0)
-		return error_system(ENOMEM, "cannot open '%s'", name);
-	free(chardev->name);
-	chardev->name = text;
-	return NULL;
+	return name_pty(chardev);
 }
 
 struct error *chardev_open(struct chardev *chardev, const char *text)
@@ -168,17 +178,45 @@ struct error *chardev_open(struct chardev *chardev, const char *text)
 			   text);
 }
 
+struct error *chardev_open_handed(struct chardev *chardev, const char *text,
+				  const struct chardev_descriptors *descriptors)
+{
+	bool tty = !strcmp(text, "tty"), socket = !strncmp(text, "unix:", 5);
+
+	chardev->in_fd = descriptors->in;
+	chardev->out_fd = descriptors->out;
+	chardev->listen_fd = descriptors->listen;
+	chardev->slave_fd = descriptors->slave;
+	chardev->kept_fd = descriptors->kept;
+	chardev->shared = chardev->away = chardev->adopted = true;
+	chardev->is_null = !strcmp(text, "null");
+	if (!chardev->is_null && (socket ? chardev->listen_fd : chardev->out_fd) < 0)
+		return error_new(EBADMSG, "'%s' has not come along", text);
+	/* Raw mode is on already; who turned it on turns it off. */
+	chardev->is_terminal = tty && chardev->in_fd >= 0 && isatty(chardev->in_fd);
+	chardev->writes_directly =
+	    !strncmp(text, "file:", 5) || (tty && is_type(chardev->out_fd, S_IFREG));
+	chardev->out_is_socket = socket || (tty && is_type(chardev->out_fd, S_IFSOCK));
+	if (socket) {
+		chardev->socket_path = strdup(text + 5);
+		if (!chardev->socket_path)
+			return error_system(ENOMEM, "'%s'", text);
+	}
+	return strcmp(text, "pty") ? NULL : name_pty(chardev);
+}
+
 void chardev_close(struct chardev *chardev)
 {
-	if (chardev->restore_terminal)
+	if (chardev->restore_terminal && !chardev->away)
 		tcsetattr(chardev->in_fd, TCSANOW, &chardev->terminal);
 	if (chardev->in_fd == chardev->out_fd)
 		chardev->in_fd = -1;
 	close_fd(&chardev->in_fd);
 	close_fd(&chardev->out_fd);
 	close_fd(&chardev->slave_fd);
-	if (chardev->socket_path)
+	if (chardev->socket_path && !chardev->away)
 		unlink(chardev->socket_path);
+	close_fd(&chardev->kept_fd);
 	free(TAKE_PTR(chardev->socket_path));
 	close_fd(&chardev->listen_fd);
 }

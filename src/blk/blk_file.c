@@ -49,15 +49,22 @@ static struct error *open_file(struct blk_file *file)
  * A lock of the open file description, so that it also keeps out a second --disk of this process
  * and ends with the descriptor. Exclusive for a writer, shared among readers.
  */
-struct error *blk_file_lock(const struct blk_file *file)
+static int set_lock(const struct blk_file *file)
 {
 	struct flock lock = {
 	    .l_type = file->readonly ? F_RDLCK : F_WRLCK,
 	    .l_whence = SEEK_SET,
 	};
 
-	if (!file->lock || fcntl(file->fd, F_OFD_SETLK, &lock) == 0)
+	return fcntl(file->fd, F_OFD_SETLK, &lock);
+}
+
+struct error *blk_file_lock(struct blk_file *file)
+{
+	if (!file->lock || set_lock(file) == 0) {
+		file->away = false;
 		return NULL;
+	}
 	if (errno == EAGAIN || errno == EACCES)
 		return error_new(
 		    EBUSY, "disk '%s' is in use by another process or another disk%s", file->path,
@@ -171,9 +178,14 @@ struct error *blk_file_open(struct blk_file *file, const struct blk_file_options
 	};
 	if (!file->path)
 		return error_system(ENOMEM, "disk '%s'", options->path);
-	TRY(open_file(file));
-	if (!options->later)
-		TRY(blk_file_lock(file));
+	if (options->handed) {
+		file->fd = options->handed_fd;
+		file->shared = file->away = true;
+	} else {
+		TRY(open_file(file));
+		if (!options->later)
+			TRY(blk_file_lock(file));
+	}
 	if (fstat(file->fd, &status) < 0)
 		return error_system(errno, "disk '%s'", file->path);
 	file->block_device = S_ISBLK(status.st_mode);
@@ -194,11 +206,18 @@ struct error *blk_file_open(struct blk_file *file, const struct blk_file_options
 	return NULL;
 }
 
-void blk_file_unlock(const struct blk_file *file)
+void blk_file_share(struct blk_file *file, bool share)
+{
+	file->shared = share;
+}
+
+void blk_file_unlock(struct blk_file *file)
 {
 	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 
-	if (file->lock)
+	if (file->shared)
+		file->away = true;
+	else if (file->lock)
 		fcntl(file->fd, F_OFD_SETLK, &lock);
 }
 
@@ -215,7 +234,7 @@ void blk_file_close(struct blk_file *file)
 	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 
 	/* By name: an operation that just completed may hold the open file for a moment longer. */
-	if (file->fd >= 0)
+	if (file->fd >= 0 && !file->away)
 		fcntl(file->fd, F_OFD_SETLK, &lock);
 	close_fd(&file->fd);
 	free(file->path);

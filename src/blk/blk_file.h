@@ -23,6 +23,11 @@ struct blk_file_options {
 	bool direct; /* O_DIRECT: past the host's page cache */
 	bool lock;   /* refuse a file that another process uses in a way that conflicts */
 	bool later;  /* not yet: blk_file_lock does when it is asked to */
+	/*
+	 * The open file of another process of this host, with its lock, in place of opening @path.
+	 */
+	bool handed;
+	int handed_fd; /* taken over, also on error */
 };
 
 struct blk_file {
@@ -30,6 +35,8 @@ struct blk_file {
 	int fd;
 	bool readonly, direct, block_device;
 	bool lock;     /* as in the options */
+	bool shared;   /* another process has the same open file, and so the same lock, */
+	bool away;     /* and goes on with it */
 	uint64_t size; /* bytes */
 	uint64_t
 	    sectors; /* of BLK_SECTOR; the last may reach past the end and reads as zeros there */
@@ -44,9 +51,17 @@ struct blk_file {
  * path. */
 struct error *blk_file_open(struct blk_file *file,
 			    const struct blk_file_options *options) MUST_CHECK;
-/* Takes the lock that the options asked for, or gives it back. Idempotent. */
-struct error *blk_file_lock(const struct blk_file *file) MUST_CHECK;
-void blk_file_unlock(const struct blk_file *file);
+/*
+ * Takes the lock that the options asked for, or gives it back. Idempotent. The lock of a file that
+ * is shared is not given back, but left to the other process.
+ */
+struct error *blk_file_lock(struct blk_file *file) MUST_CHECK;
+void blk_file_unlock(struct blk_file *file);
+/*
+ * Another process has the descriptor, which stays the file's, as well (blk_file_options.handed);
+ * or not any more.
+ */
+void blk_file_share(struct blk_file *file, bool share);
 /* Everything that was written is on the storage. */
 struct error *blk_file_sync(const struct blk_file *file) MUST_CHECK;
 /* Releases the lock with the descriptor. */

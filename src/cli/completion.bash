@@ -22,7 +22,7 @@ _godwit() {
             ;;
     esac
     case $before in
-        --kernel | --initrd | --disk | --pid-file | --base | --map)
+        --kernel | --initrd | --disk | --pid-file | --base | --map | --binary)
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
             ;;

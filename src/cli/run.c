@@ -27,6 +27,9 @@ static struct error *run_vm(const struct cli_arguments *arguments, int *status)
 		return incoming_run(arguments, status);
 	if (cli_has(arguments, "tls"))
 		return error_usage("--tls is for --incoming: give both or neither");
+	if (cli_has(arguments, "take-over"))
+		return error_usage(
+		    "--take-over is for --incoming, and for 'godwit update' to give");
 	if (!config)
 		return error_system(ENOMEM, "configuration");
 	error = run_options_log_level(arguments, &plan.log_level);

@@ -73,6 +73,7 @@ const struct cli_option run_options[] = {
      "fd:N[+N…] or exec:COMMAND; of the others only\n"
      "what belongs to this host"},
     {"tls", CLI_REQUIRED, "DIR", "certificates, for --incoming"},
+    {"take-over", CLI_REQUIRED, "FD", "what 'godwit update' says to the program it starts"},
     {"log", CLI_REQUIRED, "LEVEL", "error, warning (default), info or debug"},
     {"pid-file", CLI_REQUIRED, "FILE", "write the process id to FILE"},
     {},

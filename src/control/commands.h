@@ -59,6 +59,9 @@ DECLARE_COMMAND(godwit_migrate_settle);
 DECLARE_COMMAND(godwit_migrate_start_postcopy);
 DECLARE_COMMAND(godwit_migration);
 
+/* update.c */
+DECLARE_COMMAND(godwit_update);
+
 /* commands_jobs.c */
 DECLARE_COMMAND(query_jobs);
 DECLARE_COMMAND(job_cancel);

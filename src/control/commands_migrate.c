@@ -132,8 +132,8 @@ struct error *command_godwit_migrate(void *context, json_t *arguments, json_t **
 		options.address = descriptors.text;
 	}
 	if (!error)
-		error = migrate_job_start(control, &options, qmp_string(arguments, "job-id", NULL),
-					  &job);
+		error = migrate_job_start(control, NULL, &options,
+					  qmp_string(arguments, "job-id", NULL), &job);
 	if (error) {
 		close_all(&descriptors);
 		return error;

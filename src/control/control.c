@@ -64,6 +64,22 @@ struct error *control_open(struct control *control, struct machine *machine, con
 	return qmp_server_create(control->loop, path, control_commands, control, &control->server);
 }
 
+struct error *control_open_handed(struct control *control, struct machine *machine, int fd)
+{
+	control->machine = machine;
+	return qmp_server_adopt(control->loop, fd, control_commands, control, &control->server);
+}
+
+void control_listen(struct control *control)
+{
+	qmp_server_accept(control->server, true);
+}
+
+void control_set_process(struct control *control, struct control_process *process)
+{
+	control->process = process;
+}
+
 void control_close(struct control *control)
 {
 	control->closing = true;

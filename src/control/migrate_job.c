@@ -6,11 +6,13 @@
 
 #include "base/checked.h"
 #include "control/event_throttle.h"
+#include "control/update.h"
 
 struct migrate_job {
 	struct job job; /* first: job_ops get this */
 	struct control *control;
 	struct machine_migrate *migrate; /* NULL once it is over */
+	struct update *update;		 /* NULL: it goes elsewhere */
 	char *address;
 	uint32_t channels;
 	uint32_t told;				  /* progress.changes, by the last event */
@@ -140,6 +142,7 @@ static void migrate_job_destroy(struct job *job)
 	struct migrate_job *migrate = to_migrate_job(job);
 
 	machine_migrate_destroy(migrate->migrate);
+	update_free(migrate->update);
 	free(migrate->address);
 	free(migrate);
 }
@@ -150,6 +153,18 @@ static const struct job_ops migrate_job_ops = {
     .describe = migrate_job_details,
     .destroy = migrate_job_destroy,
 };
+
+static const struct job_ops update_job_ops = {
+    .type = "update",
+    .cancel = migrate_job_cancel,
+    .describe = migrate_job_details,
+    .destroy = migrate_job_destroy,
+};
+
+static bool is_migrate_job(const struct job *job)
+{
+	return job->ops == &migrate_job_ops || job->ops == &update_job_ops;
+}
 
 static void emit(struct migrate_job *migrate, const char *status, const char *reason)
 {
@@ -171,6 +186,12 @@ static void migrate_job_changed(void *context)
 	migrate_job_look(migrate);
 	if (*progress->recover_error)
 		reason = progress->recover_error;
+	/* The processes know what elsewhere an operator has to look at. */
+	if (migrate->update) {
+		if (progress->state == HANDOVER_S_UNDECIDED)
+			update_decide(migrate->update, migrate->migrate);
+		return;
+	}
 	if (progress->changes == migrate->told)
 		return;
 	migrate->told = progress->changes;
@@ -184,38 +205,53 @@ static void migrate_job_changed(void *context)
 		emit(migrate, status, reason);
 }
 
+static void migrate_job_released(void *context)
+{
+	const struct migrate_job *migrate = context;
+
+	update_released(migrate->update);
+}
+
 static void migrate_job_done(void *context, struct error *error)
 {
 	struct migrate_job *migrate = context;
 
 	migrate_job_look(migrate);
 	machine_migrate_destroy(TAKE_PTR(migrate->migrate));
+	if (migrate->update)
+		error = update_end(migrate->update, error);
 	job_conclude(&migrate->job, error ? error_message(error) : NULL);
 	emit(migrate, error ? "failed" : "completed", migrate->job.error);
 	error_free(error);
 }
 
-struct error *migrate_job_start(struct control *control,
-				const struct machine_migrate_options *options, const char *id,
+struct error *migrate_job_start(struct control *control, struct update *update,
+				const struct machine_migrate_options *given, const char *id,
 				struct job **job)
 {
+	const struct job_ops *ops = update ? &update_job_ops : &migrate_job_ops;
 	struct migrate_job *migrate = calloc(1, sizeof(*migrate));
+	struct machine_migrate_options options = *given;
 	struct error *error;
 
-	if (!migrate)
+	if (!migrate) {
+		update_free(update);
 		return error_system(ENOMEM, "migration job");
+	}
 	migrate->control = control;
-	migrate->channels = options->channels;
-	migrate->address = strdup(options->label ?: options->address);
+	migrate->update = update;
+	options.released = migrate_job_released;
+	migrate->channels = options.channels;
+	migrate->address = strdup(options.label ?: options.address);
 	error = migrate->address ? NULL : error_system(ENOMEM, "migration job");
 	/* First what may refuse the id: a migration that has started may have used its descriptors. */
 	if (!error)
-		error = job_start(control->jobs, &migrate->job, &migrate_job_ops, id, NULL);
+		error = job_start(control->jobs, &migrate->job, ops, id, NULL);
 	if (error) {
 		migrate_job_destroy(&migrate->job);
 		return error;
 	}
-	error = machine_migrate_start(control->machine, options, migrate_job_done,
+	error = machine_migrate_start(control->machine, &options, migrate_job_done,
 				      migrate_job_changed, migrate, &migrate->migrate);
 	if (error) {
 		job_conclude(&migrate->job, error_message(error));
@@ -231,7 +267,7 @@ static struct job *newest(const struct jobs *jobs)
 {
 	struct job *job = jobs_first(jobs);
 
-	while (job && job->ops != &migrate_job_ops)
+	while (job && !is_migrate_job(job))
 		job = job->next;
 	return job;
 }
@@ -260,7 +296,7 @@ json_t *migrate_job_describe(const struct jobs *jobs)
 void migrate_jobs_end(struct jobs *jobs)
 {
 	for (struct job *job = jobs_first(jobs); job; job = job->next)
-		if (job->ops == &migrate_job_ops && to_migrate_job(job)->migrate) {
+		if (is_migrate_job(job) && to_migrate_job(job)->migrate) {
 			machine_migrate_destroy(TAKE_PTR(to_migrate_job(job)->migrate));
 			job_conclude(job, "the machine has ended");
 		}

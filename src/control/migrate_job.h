@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The job behind `godwit migrate`: lasts until the guest, and all of its memory, is at the destination
- * (the VM then ends) or it is certain that it stays here. A migration that is UNDECIDED is a job that runs and that
- * `godwit migrate --resume-here` or `--give-up` ends. Main loop only.
+ * The job behind `godwit migrate` and `godwit update`: lasts until the guest, and all of its
+ * memory, is at the destination (the VM then ends) or it is certain that it stays here. A
+ * migration that is UNDECIDED is a job that runs and that `godwit migrate --resume-here` or
+ * `--give-up` ends. Main loop only.
  *
- * Each change of what becomes of the guest is an event MIGRATION with the job's own description and
- * its `status`: completed, failed, undecided; postcopy-active and postcopy-paused while the guest runs
- * there and its memory follows.
+ * Each change of what becomes of the guest is an event MIGRATION with the job's own description
+ * and its `status`: completed, failed, undecided; postcopy-active and postcopy-paused while the
+ * guest runs there and its memory follows.
  */
 #ifndef GODWIT_CONTROL_MIGRATE_JOB_H
 #define GODWIT_CONTROL_MIGRATE_JOB_H
@@ -14,8 +15,13 @@
 #include "control/control.h"
 #include "machine/machine_migrate.h"
 
-/* Starts a migration of the machine and a job for it; @id as in job_start. On an error nothing has changed. */
-struct error *migrate_job_start(struct control *control,
+struct update;
+
+/*
+ * Starts a migration of the machine and a job for it; @id as in job_start. @update: the process
+ * that it goes to (update.h), taken over also on error, or NULL. On an error nothing has changed.
+ */
+struct error *migrate_job_start(struct control *control, struct update *update,
 				const struct machine_migrate_options *options, const char *id,
 				struct job **job) MUST_CHECK;
 /* The migration of the job that runs, or NULL. */

@@ -288,7 +288,7 @@ static void client_ready(void *context, uint32_t events)
 	client_reap(server);
 }
 
-static void server_accept(void *context, uint32_t events)
+static void accept_client(void *context, uint32_t events)
 {
 	struct qmp_server *server = context;
 	int fd = accept4(server->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -344,30 +344,49 @@ static struct error *listen_at(const char *path, int *result)
 	return NULL;
 }
 
-struct error *qmp_server_create(struct event_loop *loop, const char *path,
-				const struct qmp_command *commands, void *context,
-				struct qmp_server **result)
+struct error *qmp_server_adopt(struct event_loop *loop, int fd, const struct qmp_command *commands,
+			       void *context, struct qmp_server **result)
 {
 	struct qmp_server *server = calloc(1, sizeof(*server));
+	AUTO_CLOSE int own = fd;
 	struct error *error;
 
 	if (!server)
 		return error_system(ENOMEM, "control socket");
 	server->loop = loop;
-	server->fd = -1;
 	server->commands = commands;
 	server->context = context;
-	error = listen_at(path, &server->fd);
-	if (!error)
-		error = event_loop_add(loop, server->fd, EPOLLIN, server_accept, server,
-				       &server->source);
+	error = event_loop_add(loop, own, 0, accept_client, server, &server->source);
 	if (error) {
-		close_fd(&server->fd);
 		free(server);
 		return error;
 	}
+	server->fd = TAKE_FD(own);
 	*result = server;
 	return NULL;
+}
+
+struct error *qmp_server_create(struct event_loop *loop, const char *path,
+				const struct qmp_command *commands, void *context,
+				struct qmp_server **result)
+{
+	int fd = -1;
+
+	TRY(listen_at(path, &fd));
+	TRY(qmp_server_adopt(loop, fd, commands, context, result));
+	qmp_server_accept(*result, true);
+	return NULL;
+}
+
+void qmp_server_accept(struct qmp_server *server, bool accept)
+{
+	if (server)
+		event_source_set_events(server->source, accept ? EPOLLIN : 0);
+}
+
+int qmp_server_socket(const struct qmp_server *server)
+{
+	return server ? server->fd : -1;
 }
 
 /* Waits, until @deadline, for the client to take what waits for it. */

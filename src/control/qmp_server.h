@@ -22,6 +22,16 @@ struct qmp_server;
 struct error *qmp_server_create(struct event_loop *loop, const char *path,
 				const struct qmp_command *commands, void *context,
 				struct qmp_server **server) MUST_CHECK;
+/*
+ * The same with the socket @fd, taken over also on error, where another process listened: nobody is
+ * accepted before qmp_server_accept.
+ */
+struct error *qmp_server_adopt(struct event_loop *loop, int fd, const struct qmp_command *commands,
+			       void *context, struct qmp_server **server) MUST_CHECK;
+/* Whether who connects is accepted, or waits. NULL: nothing to do. */
+void qmp_server_accept(struct qmp_server *server, bool accept);
+/* The socket that it listens at, which stays the server's; -1 for NULL. */
+int qmp_server_socket(const struct qmp_server *server);
 /* Gives clients up to a second to take what waits for them, then closes; accepts NULL. Not from a
  * command. */
 void qmp_server_destroy(struct qmp_server *server);

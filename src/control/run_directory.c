@@ -20,6 +20,7 @@ struct run_entry {
 	int lock_fd;
 	char *socket_path;
 	char *pid_path;
+	bool away; /* the files are another process's */
 };
 
 struct error *run_directory_path(char **path)
@@ -132,6 +133,15 @@ static int lock_pid_file(const char *path, int *lock_fd)
 	return 0;
 }
 
+/* At the beginning: another process may have written before, with the same open file. */
+static int write_pid(int fd)
+{
+	char text[24];
+	int size = snprintf(text, sizeof(text), "%d\n", getpid());
+
+	return ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)size, 0) != size ? -1 : 0;
+}
+
 struct error *run_entry_claim(const char *name, struct run_entry **result)
 {
 	struct run_entry *entry;
@@ -151,7 +161,7 @@ struct error *run_entry_claim(const char *name, struct run_entry **result)
 		    EEXIST, "a VM named '%s' is running: choose another --name, or stop it", name);
 	if (failure)
 		return error_system(-failure, "cannot lock %s", pid_path);
-	if (ftruncate(lock_fd, 0) < 0 || dprintf(lock_fd, "%d\n", getpid()) < 0)
+	if (write_pid(lock_fd) < 0)
 		return error_system(errno, "cannot write %s", pid_path);
 	/* The lock is ours, so whoever made this socket is dead. */
 	if (unlink(socket_path) == 0)
@@ -166,6 +176,45 @@ struct error *run_entry_claim(const char *name, struct run_entry **result)
 	return NULL;
 }
 
+struct error *run_entry_adopt(const char *name, int lock_fd, struct run_entry **result)
+{
+	AUTO_FREE char *socket_path = NULL;
+	AUTO_FREE char *pid_path = NULL;
+	AUTO_CLOSE int own = lock_fd;
+	struct run_entry *entry;
+
+	TRY(run_directory_socket(name, &socket_path));
+	TRY(entry_path(name, ".pid", &pid_path));
+	if (!is_same_file(own, pid_path))
+		return error_new(EBADMSG, "%s is not the file whose lock has come along", pid_path);
+	entry = calloc(1, sizeof(*entry));
+	if (!entry)
+		return error_system(ENOMEM, "run directory");
+	entry->lock_fd = TAKE_FD(own);
+	entry->socket_path = TAKE_PTR(socket_path);
+	entry->pid_path = TAKE_PTR(pid_path);
+	entry->away = true;
+	*result = entry;
+	return NULL;
+}
+
+void run_entry_own(struct run_entry *entry)
+{
+	entry->away = false;
+	if (write_pid(entry->lock_fd) < 0)
+		log_warning("%s has the number of another process: %m", entry->pid_path);
+}
+
+void run_entry_leave(struct run_entry *entry)
+{
+	entry->away = true;
+}
+
+int run_entry_lock(const struct run_entry *entry)
+{
+	return entry->lock_fd;
+}
+
 const char *run_entry_socket(const struct run_entry *entry)
 {
 	return entry->socket_path;
@@ -175,8 +224,11 @@ void run_entry_release(struct run_entry *entry)
 {
 	if (!entry)
 		return;
-	unlink(entry->socket_path);
-	unlink(entry->pid_path); /* while still locked: nobody else can have claimed it */
+	if (!entry->away) {
+		unlink(entry->socket_path);
+		/* While still locked: nobody else can have claimed it. */
+		unlink(entry->pid_path);
+	}
 	close_fd(&entry->lock_fd);
 	free(entry->socket_path);
 	free(entry->pid_path);

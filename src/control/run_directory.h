@@ -33,8 +33,19 @@ struct run_entry;
  * error if a running VM has the name.
  */
 struct error *run_entry_claim(const char *name, struct run_entry **entry) MUST_CHECK;
+/*
+ * Takes over @name from the process that hands over its lock @lock_fd, taken over also on error:
+ * the files are that process's until run_entry_own.
+ */
+struct error *run_entry_adopt(const char *name, int lock_fd, struct run_entry **entry) MUST_CHECK;
+/* They are this process's. */
+void run_entry_own(struct run_entry *entry);
+/* They are left to the process that has the lock, too. */
+void run_entry_leave(struct run_entry *entry);
+/* The lock, which stays the entry's. */
+int run_entry_lock(const struct run_entry *entry);
 const char *run_entry_socket(const struct run_entry *entry);
-/* Removes the files and gives the name back; accepts NULL. */
+/* Removes the files, if they are this process's, and gives the name back; accepts NULL. */
 void run_entry_release(struct run_entry *entry);
 
 /* One VM that was found. */

@@ -14,6 +14,7 @@
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
+#include "virtio/handed.h"
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "virtio/vhost_user_device.h"
@@ -36,25 +37,27 @@ static struct error *text_with_id(const char *text, const char *kind, uint32_t i
 }
 
 static struct error *create_disk(struct machine *machine, const char *text, uint32_t index,
-				 struct virtio_device **device)
+				 json_t *handed, struct virtio_device **device)
 {
 	AUTO_FREE char *named = NULL;
 
 	if (vhost_user_device_wanted(text))
 		return vhost_user_device_create("disk", text, "", index, device);
 	TRY(text_with_id(text, "disk", index, &named));
+	if (handed)
+		return virtio_blk_create_handed(named, handed, device);
 	return machine->config.incoming ? virtio_blk_create_unlocked(named, device)
 					: virtio_blk_create(named, device);
 }
 
 static struct error *create_net(struct machine *machine, const char *text, uint32_t index,
-				struct virtio_device **device)
+				json_t *handed, struct virtio_device **device)
 {
 	const char *name = machine->config.name ?: "godwit";
 
 	return vhost_user_device_wanted(text)
 		   ? vhost_user_device_create("net", text, name, index, device)
-		   : virtio_net_create(text, name, index, device);
+		   : virtio_net_create_handed(text, name, index, handed, device);
 }
 
 /* On the console's own thread. */
@@ -65,7 +68,7 @@ static void leave(void *context)
 
 /* "BACKEND[,id=ID]", the backend as in chardev.h. */
 static struct error *create_console(struct machine *machine, const char *text, uint32_t index,
-				    struct virtio_device **device)
+				    json_t *handed, struct virtio_device **device)
 {
 	AUTO_OPTIONS struct options *options = NULL;
 	struct chardev *backend;
@@ -79,14 +82,15 @@ static struct error *create_console(struct machine *machine, const char *text, u
 	if (!where)
 		return error_usage("it needs a backend: tty, pty, null, file:PATH or unix:PATH");
 	snprintf(default_id, sizeof(default_id), index ? "console%u" : "console", index);
-	TRY(chardev_create(where, &backend));
+	TRY(handed ? handed_take_chardev(handed, where, &backend)
+		   : chardev_create(where, &backend));
 	chardev_set_escape_handler(backend, leave, machine);
 	return virtio_console_create(id ?: default_id, backend, device);
 }
 
 /* "[id=ID]". */
 static struct error *create_rng(struct machine *machine, const char *text, uint32_t index,
-				struct virtio_device **device)
+				json_t *handed, struct virtio_device **device)
 {
 	AUTO_OPTIONS struct options *options = NULL;
 	char default_id[32];
@@ -102,7 +106,7 @@ static struct error *create_rng(struct machine *machine, const char *text, uint3
 }
 
 static struct error *create_balloon(struct machine *machine, const char *text, uint32_t index,
-				    struct virtio_device **device)
+				    json_t *handed, struct virtio_device **device)
 {
 	if (index)
 		return error_usage("a machine has one balloon: Linux inflates the first only");
@@ -110,30 +114,33 @@ static struct error *create_balloon(struct machine *machine, const char *text, u
 }
 
 static struct error *create_vsock(struct machine *machine, const char *text, uint32_t index,
-				  struct virtio_device **device)
+				  json_t *handed, struct virtio_device **device)
 {
 	if (index)
 		return error_usage("a machine has one socket device: a guest has one address");
-	return virtio_vsock_create(text, device);
+	return virtio_vsock_create_handed(text, handed, device);
 }
 
 static struct error *create_fs(struct machine *machine, const char *text, uint32_t index,
-			       struct virtio_device **device)
+			       json_t *handed, struct virtio_device **device)
 {
 	return vhost_user_device_create("fs", text, "", index, device);
 }
 
 static struct error *create_vhost_user(struct machine *machine, const char *text, uint32_t index,
-				       struct virtio_device **device)
+				       json_t *handed, struct virtio_device **device)
 {
 	return vhost_user_device_create("vhost-user", text, "", index, device);
 }
 
 static const struct {
 	const char *kind;
-	/* @text is what follows --disk and so on; empty if the machine itself adds the device. */
+	/*
+	 * @text is what follows --disk and so on; empty if the machine itself adds the device.
+	 * @handed: what of it comes from another process, or NULL (virtio/handed.h).
+	 */
 	struct error *(*create)(struct machine *machine, const char *text, uint32_t index,
-				struct virtio_device **device);
+				json_t *handed, struct virtio_device **device);
 } device_kinds[] = {
     {"disk", create_disk},	 {"net", create_net},
     {"console", create_console}, {"balloon", create_balloon},
@@ -149,7 +156,9 @@ struct error *device_table_create(struct machine *machine,
 
 	for (size_t i = 0; i < ARRAY_SIZE(device_kinds); i++)
 		if (!strcmp(device_kinds[i].kind, config->kind))
-			return error_prefix(device_kinds[i].create(machine, text, index, device),
-					    "--%s %s", config->kind, text);
+			return error_prefix(
+			    device_kinds[i].create(machine, text, index,
+						   machine_hand_device(machine, config), device),
+			    "--%s %s", config->kind, text);
 	return error_usage("there is no device of the kind '%s'", config->kind);
 }

@@ -24,6 +24,7 @@
 #include "kvm/cpu_model.h"
 #include "machine/acpi.h"
 #include "machine/machine_config.h"
+#include "machine/machine_hand.h"
 #include "machine/machine_incoming.h"
 #include "machine/machine_private.h"
 #include "machine/machine_restore.h"
@@ -44,6 +45,7 @@ void machine_config_clear(struct machine_config *config)
 		free(config->devices[i].text);
 	for (uint32_t i = 0; i < config->adopted_count; i++)
 		close_fd(&config->adopted[i]);
+	json_decref(config->handed);
 	memset(config, 0, sizeof(*config));
 }
 
@@ -99,6 +101,8 @@ static struct error *open_files(struct machine *machine)
 {
 	if (!machine->config.kernel)
 		return error_usage("no kernel: give one with --kernel");
+	if (machine->config.handed)
+		return machine_hand_take_files(machine);
 	TRY(boot_file_open(machine->config.kernel, "kernel", &machine->kernel));
 	if (machine->config.initrd)
 		TRY(boot_file_open(machine->config.initrd, "initial RAM disk", &machine->initrd));
@@ -367,6 +371,12 @@ void machine_shutdown(struct machine *machine, bool guest, const char *reason)
 }
 
 /* --- Looking in ------------------------------------------------------------------------------- */
+
+void machine_leave(struct machine *machine)
+{
+	machine->state = MACHINE_SHUTDOWN;
+	event_loop_stop(machine->loop);
+}
 
 enum machine_state machine_state(const struct machine *machine)
 {

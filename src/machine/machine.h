@@ -83,6 +83,8 @@ struct machine_config {
 	 */
 	int adopted[MACHINE_NODES_MAX + MACHINE_ELASTIC_MAX];
 	uint32_t adopted_count;
+	/* What that process hands over beside it (machine_hand.h), or NULL. Owned. */
+	json_t *handed;
 };
 void machine_config_clear(struct machine_config *config);
 
@@ -120,6 +122,9 @@ void machine_powerdown(struct machine *machine);
 /* Ends the machine: event SHUTDOWN, then the main loop is stopped. @reason as QMP's ShutdownCause.
  */
 void machine_shutdown(struct machine *machine, bool guest, const char *reason);
+
+/* The same for a machine that stands still and goes on in another process: without an event. */
+void machine_leave(struct machine *machine);
 
 /*
  * Gives the guest a new generation id and tells it: it is not the only one that goes on from where

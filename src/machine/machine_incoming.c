@@ -16,11 +16,13 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "machine/machine_hand.h"
 #include "machine/machine_incoming_private.h"
 
 #define LINK_TIMEOUT_MS 30000 /* for a sign of life */
@@ -225,21 +227,6 @@ static const struct migration_receiver_ops receiver_ops = {
 
 /* --- Actions ----------------------------------------------------------------------------------- */
 
-static void start_machine(void *context)
-{
-	struct machine_incoming *incoming = context;
-	struct machine *machine = incoming->machine;
-
-	machine_thaw(machine);
-	pthread_mutex_lock(&incoming->lock);
-	if (incoming->go_ns)
-		incoming->resume_ns = clock_monotonic_ns() - incoming->go_ns;
-	incoming->finished = true;
-	pthread_mutex_unlock(&incoming->lock);
-	if (machine->state == MACHINE_RUNNING)
-		machine_emit(machine, "RESUME", NULL);
-}
-
 static void end_machine(void *context)
 {
 	struct machine_incoming *incoming = context;
@@ -255,6 +242,33 @@ static void end_machine(void *context)
 		     json_pack("{s:s, s:s}", "status", "failed", "reason", reason));
 	machine->exit_status = 1;
 	machine_shutdown(machine, false, "migration-failed");
+}
+
+static void start_machine(void *context)
+{
+	struct machine_incoming *incoming = context;
+	struct machine *machine = incoming->machine;
+	eventfd_t token;
+
+	if (incoming->token_fd >= 0 && eventfd_read(incoming->token_fd, &token) < 0) {
+		incoming_note(incoming, error_new(ECANCELED, "it goes on where it was"));
+		end_machine(incoming);
+		return;
+	}
+	if (machine->config.handed)
+		machine_hand_take_serial(machine);
+	machine_thaw(machine);
+	if (machine->config.handed)
+		machine_hand_end(machine);
+	pthread_mutex_lock(&incoming->lock);
+	if (incoming->go_ns)
+		incoming->resume_ns = clock_monotonic_ns() - incoming->go_ns;
+	incoming->finished = true;
+	pthread_mutex_unlock(&incoming->lock);
+	if (machine->state == MACHINE_RUNNING)
+		machine_emit(machine, "RESUME", NULL);
+	if (incoming->started)
+		incoming->started(incoming->context);
 }
 
 static void tell_state(void *context)
@@ -388,6 +402,11 @@ static void act(struct machine_incoming *incoming, enum handover_action action)
 /* What follows from a state that was entered, beside the actions. */
 static void enter(struct machine_incoming *incoming, enum handover_state state)
 {
+	/* The process that started this one has died, and nobody shall wait for its machine. */
+	if (state == HANDOVER_D_HELD && incoming->token_fd >= 0) {
+		handover_queue_post(&incoming->events, HANDOVER_EVENT_GIVE_UP);
+		return;
+	}
 	if (state == HANDOVER_D_HELD)
 		log_warning("migration: %s: look at the source, then 'godwit migrate "
 			    "--resume-here' or '--give-up'",
@@ -600,7 +619,7 @@ void machine_incoming_abandon(struct machine *machine)
 	struct machine_incoming *incoming = machine->incoming;
 
 	if (incoming && incoming->loss && incoming->lost)
-		incoming->lost(incoming->lost_context, incoming->loss);
+		incoming->lost(incoming->context, incoming->loss);
 }
 
 bool machine_is_incoming(const struct machine *machine)

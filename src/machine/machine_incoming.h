@@ -33,6 +33,15 @@ struct machine_incoming_options {
 	const char *tls;     /* a folder with certificates, or NULL */
 	int cancel_fd;	     /* ends the wait when it becomes readable; -1: nothing does */
 	/*
+	 * It comes from the process that this one is to replace (machine_hand.h). Both have the
+	 * eventfd: who reads its 1 is the one to let the guest run, whatever became of the
+	 * connection. Taken over, also on error.
+	 */
+	bool update;
+	int token_fd;
+	/* The guest runs here; on the main loop. NULL: nobody wants to know. */
+	void (*started)(void *context);
+	/*
 	 * The machine is to end while its guest waits for pages that cannot come: to be answered by
 	 * ending the process at once, before a device takes for zeros what is not there. @error,
 	 * borrowed, says what is lost. NULL: it ends as any other.

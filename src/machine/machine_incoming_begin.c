@@ -28,6 +28,7 @@ void machine_incoming_close(struct machine_incoming *incoming)
 	free(incoming->tls);
 	machine_description_free(incoming->description);
 	migration_link_close(incoming->link);
+	close_fd(&incoming->token_fd);
 	main_calls_destroy(&incoming->calls);
 	handover_queue_destroy(&incoming->events);
 	error_free(incoming->reason);
@@ -126,7 +127,9 @@ struct error *machine_incoming_accept(const struct machine_incoming_options *opt
 	pthread_mutex_init(&incoming->order, NULL);
 	pthread_cond_init(&incoming->changed, NULL);
 	incoming->lost = options->lost;
-	incoming->lost_context = options->context;
+	incoming->started = options->started;
+	incoming->context = options->context;
+	incoming->token_fd = options->update ? options->token_fd : -1;
 	handover_queue_init(&incoming->events);
 	handover_init(&incoming->handover, HANDOVER_DESTINATION);
 	error = migration_link_open(MIGRATION_DESTINATION, &link, &incoming->link);

@@ -49,7 +49,9 @@ struct machine_incoming {
 	enum handover_state told; /* the main loop's: by the last event */
 	char *tls;
 	void (*lost)(void *context, const struct error *error);
-	void *lost_context;
+	void (*started)(void *context);
+	void *context; /* of these */
+	int token_fd;
 	struct error
 	    *loss; /* the main loop's: the machine ends, and this is why its guest is lost */
 

@@ -260,6 +260,9 @@ static struct error *begin(struct machine_migrate *migrate)
 	TRY(migration_link_connect(migrate->link));
 	migrate->connected = true;
 	memcpy(migrate->session, migration_link_session(migrate->link), WIRE_SESSION_SIZE);
+	/* Another process of this host has nothing to wait for. */
+	if (migrate->options.update)
+		migration_link_set_timeout(migrate->link, LINK_TIMEOUT_MS);
 	TRY(send_description(migrate));
 	TRY(await_answer(migrate));
 	TRY(migrate_create_sender(migrate, migrate->state_count));
@@ -322,12 +325,24 @@ static void keep_paused(void *context)
 	resume_machine(migrate);
 }
 
+/* On the main loop. */
+static void release_rest(void *context)
+{
+	struct machine_migrate *migrate = context;
+
+	machine_hand_release_serial(migrate->machine);
+	if (migrate->options.released)
+		migrate->options.released(migrate->context);
+}
+
 static void release_devices(struct machine_migrate *migrate)
 {
 	struct machine *machine = migrate->machine;
 
 	for (uint32_t i = 0; i < machine->device_count; i++)
 		virtio_device_release(machine->devices[i].device);
+	if (migrate->options.update)
+		main_call(&migrate->calls, release_rest, migrate);
 	migrate->released = true;
 }
 
@@ -409,7 +424,8 @@ static struct error *send_rest(struct machine_migrate *migrate)
 
 	TRY(migrate_postcopy_begun(migrate) ? migrate_postcopy_rest(migrate)
 					    : migrate_copy_rest(migrate));
-	for (uint32_t i = 0; i < machine->device_count; i++)
+	/* Another process of this host finds it in the same page cache. */
+	for (uint32_t i = 0; i < machine->device_count && !migrate->options.update; i++)
 		TRY(virtio_device_sync(machine->devices[i].device));
 	migrate->sent_ns = clock_monotonic_ns();
 	pthread_mutex_lock(&migrate->lock);
@@ -531,14 +547,16 @@ static void tell(void *context)
 {
 	struct machine_migrate *migrate = context;
 	struct machine *machine = migrate->machine;
-	bool gone = migrate->handover.state == HANDOVER_S_GONE;
+	bool gone = migrate->handover.state == HANDOVER_S_GONE, update = migrate->options.update;
 	struct error *error = NULL;
 
 	if (!gone)
 		error = TAKE_PTR(migrate->reason) ?: cancelled();
 	/* The owner may destroy the migration now. */
 	migrate->done(migrate->context, error);
-	if (gone)
+	if (gone && update)
+		machine_leave(machine);
+	else if (gone)
 		machine_shutdown(machine, false, "migrated");
 }
 
@@ -636,7 +654,7 @@ struct error *machine_migrate_start(struct machine *machine,
 	struct machine_migrate *migrate;
 	struct error *error;
 
-	TRY(migrate_check_start(machine, options));
+	TRY(machine_migrate_check(machine, options));
 	migrate = calloc(1, sizeof(*migrate));
 	if (!migrate)
 		return error_system(ENOMEM, "a migration");

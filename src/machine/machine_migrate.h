@@ -49,7 +49,14 @@ struct machine_migrate_options {
 	bool zstd;	      /* compress pages */
 	enum machine_migrate_mode mode;
 	uint32_t stalled_rounds; /* hybrid: without gain, behind which it is post-copy's; not 0 */
-	const char *label;	 /* how the address is called in messages; NULL: as it is */
+	/*
+	 * With share_memory: all that belongs to the machine was handed over (machine_hand_share),
+	 * and this process is left without a word when it goes on there. @released: called when
+	 * the devices are the other's, on the main loop.
+	 */
+	bool update;
+	void (*released)(void *context);
+	const char *label; /* how the address is called in messages; NULL: as it is */
 };
 
 /* How long each part of the downtime took; 0: not so far. */
@@ -87,6 +94,9 @@ struct machine_migrate_progress {
 
 struct machine_migrate;
 
+/* NULL, or why machine_migrate_start would refuse it now. */
+struct error *machine_migrate_check(const struct machine *machine,
+				    const struct machine_migrate_options *options) MUST_CHECK;
 /*
  * Begins a migration. @done is called once, on the main loop, when it is over: with NULL when the
  * guest is the destination's (the machine then shuts down, "migrated"), else with the reason why it

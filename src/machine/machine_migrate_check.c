@@ -28,8 +28,8 @@ static struct error *check_shared(const struct machine *machine,
 	return machine_memory_share(machine, fds, &count);
 }
 
-struct error *migrate_check_start(const struct machine *machine,
-				  const struct machine_migrate_options *options)
+struct error *machine_migrate_check(const struct machine *machine,
+				    const struct machine_migrate_options *options)
 {
 	if (machine->state == MACHINE_SHUTDOWN)
 		return error_new(EPERM, "the machine is shutting down");
@@ -41,8 +41,9 @@ struct error *migrate_check_start(const struct machine *machine,
 	if (machine->saving)
 		return error_new(EBUSY, "a save is under way: wait for it or cancel its job");
 	/* Memory that is handed over is not read. */
-	TRY(machine_check_movable(machine, options->share_memory ? VIRTIO_MOVE_STOPPED
-								 : VIRTIO_MOVE_LOGGED));
+	TRY(machine_check_movable(machine, options->update	   ? VIRTIO_MOVE_HANDED
+					   : options->share_memory ? VIRTIO_MOVE_STOPPED
+								   : VIRTIO_MOVE_LOGGED));
 	if (options->share_memory)
 		TRY(check_shared(machine, options));
 	if (options->channels < 1 || options->channels > WIRE_CHANNELS_MAX)

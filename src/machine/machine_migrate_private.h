@@ -160,12 +160,6 @@ struct error *migrate_streams_end(struct machine_migrate *migrate, struct error 
 /* The devices need no longer remember what they have emitted. */
 void migrate_streams_finish(struct machine_migrate *migrate);
 
-/* machine_migrate_check.c */
-
-/* NULL, or why no migration can begin now, or not so. */
-struct error *migrate_check_start(const struct machine *machine,
-				  const struct machine_migrate_options *options) MUST_CHECK;
-
 /* machine_migrate_postcopy.c */
 
 /* With the sender there, before memory is copied: room for all that will be needed. */

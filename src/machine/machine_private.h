@@ -150,6 +150,20 @@ struct error *machine_check_present(const struct machine *machine) MUST_CHECK;
  */
 struct error *machine_take_over(struct machine *machine) MUST_CHECK;
 
+/* machine_hand.c */
+
+/* The serial port's character device, as virtio_device_release and _take_over. Main loop. */
+void machine_hand_release_serial(struct machine *machine);
+void machine_hand_take_serial(struct machine *machine);
+/* Kernel and initial RAM disk of the process that hands them over. */
+struct error *machine_hand_take_files(struct machine *machine) MUST_CHECK;
+/*
+ * What was handed over of @device, one of the configuration's; NULL: nothing is, or it has
+ * nothing.
+ */
+json_t *machine_hand_device(const struct machine *machine,
+			    const struct machine_device_config *device);
+
 /* machine_reclaim.c */
 
 /* Watches over memory that other processes share, if any do; after the devices are there. */

@@ -7,6 +7,7 @@
 #include "base/chardev.h"
 #include "machine/machine_private.h"
 #include "machine/serial.h"
+#include "virtio/handed.h"
 
 /* --- On a vCPU's thread, under the serial port's lock --- */
 
@@ -67,7 +68,11 @@ void machine_serial_state(void *context, struct state *state)
 
 struct error *machine_serial_create(struct machine *machine)
 {
-	TRY(error_prefix(chardev_create(machine->config.serial ?: "null", &machine->serial_chardev),
+	const char *text = machine->config.serial ?: "null";
+	json_t *handed = json_object_get(machine->config.handed, "serial");
+
+	TRY(error_prefix(handed ? handed_take_chardev(handed, text, &machine->serial_chardev)
+				: chardev_create(text, &machine->serial_chardev),
 			 "serial port"));
 	chardev_set_escape_handler(machine->serial_chardev, escape, machine);
 	TRY(serial_create(machine->vm->pio, &port_ops, machine, &machine->serial));

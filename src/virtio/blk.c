@@ -18,6 +18,7 @@
 #include "base/checked.h"
 #include "base/options.h"
 #include "virtio/blk_queue.h"
+#include "virtio/handed.h"
 
 struct virtio_blk {
 	struct virtio_device device;
@@ -161,6 +162,16 @@ static struct error *take_over(struct virtio_device *device)
 	return blk_file_lock(&blk_of(device)->disk.file);
 }
 
+static struct error *share(struct virtio_device *device, json_t *handed)
+{
+	struct blk_file *file = &blk_of(device)->disk.file;
+
+	blk_file_share(file, handed);
+	if (handed)
+		handed_put(handed, "file", file->fd);
+	return NULL;
+}
+
 static const struct virtio_device_ops blk_ops = {
     .type = "virtio-blk",
     .id = VIRTIO_ID_BLOCK,
@@ -177,6 +188,7 @@ static const struct virtio_device_ops blk_ops = {
     .sync = sync_disk,
     .release = release,
     .take_over = take_over,
+    .share = share,
     .describe = describe,
     .destroy = destroy,
 };
@@ -254,7 +266,16 @@ static struct error *create(struct virtio_blk *blk, const struct blk_disk_option
 	return create_queues(blk);
 }
 
-static struct error *create_from(const char *text, bool lock_later, struct virtio_device **device)
+static struct error *take_handed(json_t *handed, struct blk_file_options *file)
+{
+	file->handed = true;
+	file->handed_fd = handed_take(handed, "file");
+	return file->handed_fd < 0 ? error_new(EBADMSG, "disk '%s' has not come along", file->path)
+				   : NULL;
+}
+
+static struct error *create_from(const char *text, bool lock_later, json_t *handed,
+				 struct virtio_device **device)
 {
 	AUTO_OPTIONS struct options *options = NULL;
 	struct blk_disk_options parsed;
@@ -264,6 +285,8 @@ static struct error *create_from(const char *text, bool lock_later, struct virti
 	TRY(options_parse(text, "path", &options));
 	TRY(take_options(options, &parsed));
 	parsed.file.later = lock_later;
+	if (handed)
+		TRY(take_handed(handed, &parsed.file));
 	blk = calloc(1, sizeof(*blk));
 	if (!blk)
 		return error_system(ENOMEM, "disk '%s'", parsed.file.path);
@@ -279,10 +302,16 @@ static struct error *create_from(const char *text, bool lock_later, struct virti
 
 struct error *virtio_blk_create(const char *text, struct virtio_device **device)
 {
-	return create_from(text, false, device);
+	return create_from(text, false, NULL, device);
 }
 
 struct error *virtio_blk_create_unlocked(const char *text, struct virtio_device **device)
 {
-	return create_from(text, true, device);
+	return create_from(text, true, NULL, device);
+}
+
+struct error *virtio_blk_create_handed(const char *text, json_t *handed,
+				       struct virtio_device **device)
+{
+	return create_from(text, true, handed, device);
 }

@@ -24,5 +24,8 @@ struct error *virtio_blk_create(const char *text, struct virtio_device **device)
 /* The same without the lock, which virtio_device_take_over takes: another process has it still. */
 struct error *virtio_blk_create_unlocked(const char *text,
 					 struct virtio_device **device) MUST_CHECK;
+/* The same with the open file of another process, and its lock (virtio_device_ops.share). */
+struct error *virtio_blk_create_handed(const char *text, json_t *handed,
+				       struct virtio_device **device) MUST_CHECK;
 
 #endif

@@ -16,6 +16,7 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
+#include "virtio/handed.h"
 
 #define FEATURE_SIZE 0 /* the configuration holds the terminal's size */
 #define QUEUE_INPUT  0
@@ -169,6 +170,26 @@ static void describe(struct virtio_device *device, json_t *object)
 			    json_integer((json_int_t)chardev_dropped(console->backend)));
 }
 
+static struct error *share(struct virtio_device *device, json_t *handed)
+{
+	struct virtio_console *console = from_device(device);
+
+	if (handed)
+		return handed_put_chardev(handed, console->backend);
+	chardev_unshare(console->backend);
+	return NULL;
+}
+
+static void release(struct virtio_device *device)
+{
+	chardev_release(from_device(device)->backend);
+}
+
+static struct error *take_over(struct virtio_device *device)
+{
+	return chardev_take_over(from_device(device)->backend);
+}
+
 static void destroy(struct virtio_device *device)
 {
 	struct virtio_console *console = from_device(device);
@@ -189,6 +210,9 @@ static const struct virtio_device_ops console_ops = {
     .reset = no_work,
     .quiesce = no_work,
     .resume = start,
+    .share = share,
+    .release = release,
+    .take_over = take_over,
     .describe = describe,
     .destroy = destroy,
 };

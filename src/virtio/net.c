@@ -437,6 +437,23 @@ static void net_describe(struct virtio_device *device, json_t *object)
 	json_object_set_new(object, "tx-dropped", json_integer((json_int_t)sum.tx_dropped));
 }
 
+static struct error *net_share(struct virtio_device *device, json_t *handed)
+{
+	tap_share(&net_of(device)->tap, handed);
+	return NULL;
+}
+
+static void net_release(struct virtio_device *device)
+{
+	tap_release(&net_of(device)->tap);
+}
+
+static struct error *net_take_over(struct virtio_device *device)
+{
+	tap_take_over(&net_of(device)->tap);
+	return NULL;
+}
+
 static void net_destroy(struct virtio_device *device)
 {
 	struct virtio_net *net = net_of(device);
@@ -467,6 +484,9 @@ static const struct virtio_device_ops net_ops = {
     .reset = net_reset,
     .quiesce = net_quiesce,
     .resume = net_resume,
+    .share = net_share,
+    .release = net_release,
+    .take_over = net_take_over,
     .describe = net_describe,
     .destroy = net_destroy,
 };
@@ -631,8 +651,37 @@ void virtio_net_default_mac(const char *vm_name, uint32_t index, uint8_t mac[6])
 	mac[0] = (mac[0] & 0xfc) | 0x02; /* unicast, locally administered */
 }
 
+static struct error *open_tap(struct tap *tap, const char *name, uint32_t queues, uint16_t mtu)
+{
+	struct error *error;
+
+	TRY(tap_open(tap, name, queues));
+	error = mtu ? tap_set_mtu(tap, mtu) : NULL;
+	if (error)
+		tap_close(tap);
+	return error;
+}
+
+static struct error *adopt_tap(struct tap *tap, json_t *handed, uint32_t queues)
+{
+	struct error *error = tap_adopt(tap, handed);
+
+	if (!error && tap->queue_count != queues)
+		error = error_new(EBADMSG, "%u queues of its tap interface have come along",
+				  tap->queue_count);
+	if (error)
+		tap_close(tap);
+	return error;
+}
+
 struct error *virtio_net_create(const char *text, const char *vm_name, uint32_t index,
 				struct virtio_device **device)
+{
+	return virtio_net_create_handed(text, vm_name, index, NULL, device);
+}
+
+struct error *virtio_net_create_handed(const char *text, const char *vm_name, uint32_t index,
+				       json_t *handed, struct virtio_device **device)
 {
 	AUTO_OPTIONS struct options *options = NULL;
 	struct virtio_net_options net = {0};
@@ -663,12 +712,8 @@ struct error *virtio_net_create(const char *text, const char *vm_name, uint32_t 
 	if (!net.id)
 		net.id = default_id;
 	net.mtu = (uint16_t)mtu;
-	error = tap_open(&tap, back_end[3] ? back_end + 4 : "", (uint32_t)queues);
-	if (!error && mtu) {
-		error = tap_set_mtu(&tap, net.mtu);
-		if (error)
-			tap_close(&tap);
-	}
+	error = handed ? adopt_tap(&tap, handed, (uint32_t)queues)
+		       : open_tap(&tap, back_end[3] ? back_end + 4 : "", (uint32_t)queues, net.mtu);
 	if (error)
 		return error_prefix(error, "network device '%s'", net.id);
 	if (!back_end[3] || !back_end[4])

@@ -25,6 +25,12 @@ struct virtio_net_options {
  */
 struct error *virtio_net_create(const char *text, const char *vm_name, uint32_t index,
 				struct virtio_device **device) MUST_CHECK;
+/*
+ * The same with the interface of another process, unless @handed is NULL
+ * (virtio_device_ops.share).
+ */
+struct error *virtio_net_create_handed(const char *text, const char *vm_name, uint32_t index,
+				       json_t *handed, struct virtio_device **device) MUST_CHECK;
 /* Creates a device over @tap, one queue pair for each of its queues. Takes *@tap over, also on
  * error. */
 struct error *virtio_net_create_on_tap(const struct virtio_net_options *options, struct tap *tap,

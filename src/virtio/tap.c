@@ -16,6 +16,7 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "base/log.h"
+#include "virtio/handed.h"
 #include "virtio/net_header.h"
 
 void tap_init(struct tap *tap)
@@ -173,6 +174,42 @@ struct error *tap_open(struct tap *tap, const char *name, uint32_t queues)
 	return error;
 }
 
+void tap_share(struct tap *tap, json_t *handed)
+{
+	tap->shared = handed;
+	if (!handed)
+		return;
+	handed_put_list(handed, "queues", tap->fds, tap->queue_count);
+	json_object_set_new(handed, "interface", json_string(tap->name));
+	json_object_set_new(handed, "multi-queue", json_boolean(tap->multi_queue));
+	json_object_set_new(handed, "offloads", json_integer(tap->offloads));
+}
+
+struct error *tap_adopt(struct tap *tap, json_t *handed)
+{
+	const char *name = json_string_value(json_object_get(handed, "interface"));
+
+	tap_init(tap);
+	tap->queue_count = handed_take_list(handed, "queues", tap->fds, TAP_QUEUES_MAX);
+	if (!tap->queue_count || !name || strlen(name) >= sizeof(tap->name))
+		return error_new(EBADMSG, "its tap interface has not come along");
+	memcpy(tap->name, name, strlen(name));
+	tap->multi_queue = json_is_true(json_object_get(handed, "multi-queue"));
+	tap->offloads = (unsigned int)json_integer_value(json_object_get(handed, "offloads"));
+	tap->shared = tap->away = true;
+	return NULL;
+}
+
+void tap_release(struct tap *tap)
+{
+	tap->away = tap->shared;
+}
+
+void tap_take_over(struct tap *tap)
+{
+	tap->away = false;
+}
+
 void tap_from_sockets(struct tap *tap, const int *fds, uint32_t count)
 {
 	tap_init(tap);
@@ -185,9 +222,10 @@ void tap_from_sockets(struct tap *tap, const int *fds, uint32_t count)
 	    TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6;
 }
 
-static bool is_socket(const struct tap *tap)
+/* What is said to the interface has no meaning: it is none, or another process's. */
+static bool is_deaf(const struct tap *tap)
 {
-	return !*tap->name;
+	return !*tap->name || tap->away;
 }
 
 struct error *tap_set_mtu(struct tap *tap, uint16_t mtu)
@@ -195,7 +233,7 @@ struct error *tap_set_mtu(struct tap *tap, uint16_t mtu)
 	struct ifreq request = {0};
 	AUTO_CLOSE int fd = -1;
 
-	if (is_socket(tap))
+	if (is_deaf(tap))
 		return NULL;
 	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	memcpy(request.ifr_name, tap->name, sizeof(request.ifr_name));
@@ -215,7 +253,7 @@ struct error *tap_set_mtu(struct tap *tap, uint16_t mtu)
 
 int tap_set_offloads(struct tap *tap, unsigned int offloads)
 {
-	if (is_socket(tap))
+	if (is_deaf(tap))
 		return 0;
 	return ioctl(tap->fds[0], TUNSETOFFLOAD, (unsigned long)offloads) ? -errno : 0;
 }
@@ -228,7 +266,7 @@ int tap_set_filter(struct tap *tap, const uint8_t (*macs)[6], uint16_t count, bo
 
 	if (count > TAP_FILTER_MAX)
 		return -E2BIG;
-	if (is_socket(tap))
+	if (is_deaf(tap))
 		return 0;
 	memcpy(filter, &head, sizeof(head));
 	if (count)
@@ -240,7 +278,7 @@ int tap_attach_queue(struct tap *tap, uint32_t queue, bool attach_it)
 {
 	struct ifreq request = {.ifr_flags = attach_it ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
 
-	if (is_socket(tap) || !tap->multi_queue)
+	if (is_deaf(tap) || !tap->multi_queue)
 		return 0;
 	/* EINVAL: it is in that state already. */
 	if (ioctl(tap->fds[queue], TUNSETQUEUE, &request) && errno != EINVAL)

@@ -9,6 +9,7 @@
 #ifndef GODWIT_VIRTIO_TAP_H
 #define GODWIT_VIRTIO_TAP_H
 
+#include <jansson.h>
 #include <net/if.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,6 +29,8 @@ struct tap {
 	uint32_t queue_count;
 	bool multi_queue;      /* opened with IFF_MULTI_QUEUE: queues can be detached */
 	unsigned int offloads; /* the TUN_F_* flags that the kernel knows */
+	bool shared;	       /* another process has the same descriptors, */
+	bool away;	       /* and uses them: nothing is changed about the interface */
 };
 
 /* No interface and no descriptor: what tap_close accepts. */
@@ -44,6 +47,16 @@ struct error *tap_open(struct tap *tap, const char *name, uint32_t queues) MUST_
  * doing anything.
  */
 void tap_from_sockets(struct tap *tap, const int *fds, uint32_t count);
+/*
+ * Another process of this host is to go on with the interface, which cannot be opened twice if it
+ * has one queue: puts in @handed (virtio/handed.h) what tap_adopt takes there; NULL: none is any
+ * more. Only one of them changes anything about the interface: this one until tap_release, the
+ * other one from tap_take_over on.
+ */
+void tap_share(struct tap *tap, json_t *handed);
+struct error *tap_adopt(struct tap *tap, json_t *handed) MUST_CHECK;
+void tap_release(struct tap *tap);
+void tap_take_over(struct tap *tap);
 /*
  * Clears the filter and the offloads and closes the descriptors; an interface that is not persistent goes away. One
  * that is keeps its filter if the process is killed instead, until it is opened with tap_open again.

@@ -123,6 +123,12 @@ static struct error *check_movable(const struct vhost_user_device *vhost, enum v
 {
 	const char *id = vhost->device.id;
 
+	if (how == VIRTIO_MOVE_HANDED)
+		return error_new(EOPNOTSUPP,
+				 "'%s' is worked by another process, the back-end at %s, whose "
+				 "connection is not handed over: a VM with such a device cannot be "
+				 "updated while it runs",
+				 id, vhost->socket);
 	if (vhost->type.stateful)
 		return error_new(EOPNOTSUPP,
 				 "'%s' is worked by another process, the back-end at %s, which has "

@@ -314,6 +314,7 @@ void virtio_device_resume(struct virtio_device *device)
 
 struct hand_request {
 	struct virtio_device *device;
+	json_t *handed;
 	struct error *error;
 };
 
@@ -336,6 +337,22 @@ static void take_over_on_loop(void *context)
 	struct hand_request *request = context;
 
 	request->error = request->device->ops->take_over(request->device);
+}
+
+static void share_on_loop(void *context)
+{
+	struct hand_request *request = context;
+
+	request->error = request->device->ops->share(request->device, request->handed);
+}
+
+struct error *virtio_device_share(struct virtio_device *device, json_t *handed)
+{
+	struct hand_request request = {.device = device, .handed = handed};
+
+	if (device->ops->share)
+		event_loop_call(device->loop, share_on_loop, &request);
+	return request.error;
 }
 
 struct error *virtio_device_sync(struct virtio_device *device)

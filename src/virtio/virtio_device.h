@@ -60,6 +60,7 @@ enum virtio_move {
 	VIRTIO_MOVE_STOPPED,   /* it stands still while its memory is read */
 	VIRTIO_MOVE_LOGGED,    /* it runs meanwhile, and writes are logged (memory/dirty_log.h) */
 	VIRTIO_MOVE_PROTECTED, /* it runs meanwhile, and this process's mapping is protected */
+	VIRTIO_MOVE_HANDED,    /* it goes on in another process of this host (`share`) */
 };
 
 struct virtio_device_ops {
@@ -107,6 +108,13 @@ struct virtio_device_ops {
 	struct error *(*sync)(struct virtio_device *device);
 	void (*release)(struct virtio_device *device);
 	struct error *(*take_over)(struct virtio_device *device);
+	/*
+	 * Before any of these, and while the device works: the process is one of this host, and is
+	 * given in @handed (virtio/handed.h) what of the device it goes on with, by descriptor.
+	 * Both have it, and only who has the device uses it: between release and take_over the
+	 * other one. @handed is NULL at the end, in the one that has the device then.
+	 */
+	struct error *(*share)(struct virtio_device *device, json_t *handed);
 	/*
 	 * Why the device cannot be taken along, NULL if it can. Any thread that may wait for the
 	 * device's loop. NULL: it always can.
@@ -290,6 +298,8 @@ void virtio_device_resume(struct virtio_device *device);
 /* The operations of these names, on the device's loop; from any other thread, while quiesced. */
 struct error *virtio_device_sync(struct virtio_device *device) MUST_CHECK;
 void virtio_device_release(struct virtio_device *device);
+/* Likewise, but while it works. */
+struct error *virtio_device_share(struct virtio_device *device, json_t *handed) MUST_CHECK;
 struct error *virtio_device_take_over(struct virtio_device *device) MUST_CHECK;
 /*
  * The state of the device, its queues, and its transport as the part "ID/TYPE" of a machine. The

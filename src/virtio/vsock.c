@@ -26,6 +26,7 @@
 #include "base/checked.h"
 #include "base/iov.h"
 #include "base/options.h"
+#include "virtio/handed.h"
 #include "virtio/vsock_connection.h"
 
 #define BATCH 256
@@ -485,6 +486,38 @@ static void vsock_describe(struct virtio_device *device, json_t *object)
 	json_object_set_new(object, "dropped", json_integer((json_int_t)vsock->dropped));
 }
 
+static struct error *vsock_share(struct virtio_device *device, json_t *handed)
+{
+	struct virtio_vsock *vsock = vsock_of(device);
+
+	vsock->shared = handed;
+	if (handed)
+		handed_put(handed, "listener", vsock->listener);
+	return NULL;
+}
+
+/* Who connects waits for the other process. */
+static void vsock_release(struct virtio_device *device)
+{
+	struct virtio_vsock *vsock = vsock_of(device);
+
+	if (!vsock->shared)
+		return;
+	event_source_remove(TAKE_PTR(vsock->listener_source));
+	vsock->away = true;
+}
+
+static struct error *vsock_take_over(struct virtio_device *device)
+{
+	struct virtio_vsock *vsock = vsock_of(device);
+
+	if (vsock->away)
+		TRY(vsock_listener_start(vsock));
+	vsock->away = false;
+	vsock_listener_update(vsock);
+	return NULL;
+}
+
 static void vsock_destroy(struct virtio_device *device)
 {
 	struct virtio_vsock *vsock = vsock_of(device);
@@ -496,7 +529,7 @@ static void vsock_destroy(struct virtio_device *device)
 	event_timer_destroy(TAKE_PTR(vsock->timer));
 	event_timer_destroy(TAKE_PTR(vsock->more));
 	virtio_device_cleanup(device);
-	if (vsock->listener >= 0)
+	if (vsock->listener >= 0 && !vsock->away)
 		unlink(vsock->path);
 	close_fd(&vsock->listener);
 	if (vsock->buffers)
@@ -516,11 +549,21 @@ static const struct virtio_device_ops vsock_ops = {
     .reset = vsock_reset,
     .quiesce = vsock_quiesce,
     .resume = vsock_resume,
+    .share = vsock_share,
+    .release = vsock_release,
+    .take_over = vsock_take_over,
     .describe = vsock_describe,
     .destroy = vsock_destroy,
 };
 
-static struct error *create_resources(struct virtio_vsock *vsock)
+static struct error *adopt_listener(struct virtio_vsock *vsock, json_t *handed)
+{
+	vsock->listener = handed_take(handed, "listener");
+	vsock->shared = vsock->away = true;
+	return vsock->listener < 0 ? error_new(EBADMSG, "its socket has not come along") : NULL;
+}
+
+static struct error *create_resources(struct virtio_vsock *vsock, json_t *handed)
 {
 	void *buffers =
 	    mmap(NULL, (size_t)VSOCK_CONNECTIONS * VSOCK_BUFFER_SIZE, PROT_READ | PROT_WRITE,
@@ -534,11 +577,19 @@ static struct error *create_resources(struct virtio_vsock *vsock)
 		return error_system(ENOMEM, "connections");
 	TRY(event_timer_create(vsock->device.loop, vsock_check_deadlines, vsock, &vsock->timer));
 	TRY(event_timer_create(vsock->device.loop, more_work, vsock, &vsock->more));
+	if (handed)
+		return adopt_listener(vsock, handed);
 	TRY(vsock_host_listen(vsock->path, &vsock->listener));
 	return vsock_listener_start(vsock);
 }
 
 struct error *virtio_vsock_create(const char *text, struct virtio_device **device)
+{
+	return virtio_vsock_create_handed(text, NULL, device);
+}
+
+struct error *virtio_vsock_create_handed(const char *text, json_t *handed,
+					 struct virtio_device **device)
 {
 	AUTO_OPTIONS struct options *options = NULL;
 	AUTO_FREE struct virtio_vsock *vsock = calloc(1, sizeof(*vsock));
@@ -563,7 +614,7 @@ struct error *virtio_vsock_create(const char *text, struct virtio_device **devic
 	TRY(virtio_device_init(&vsock->device, &vsock_ops, vsock_state, id ? id : "vsock",
 			       VSOCK_QUEUES, VSOCK_QUEUE_SIZE));
 	vsock->device.features |= VIRTIO_FEATURE(F_STREAM) | VIRTIO_FEATURE(F_NO_IMPLIED_STREAM);
-	error = create_resources(vsock);
+	error = create_resources(vsock, handed);
 	if (error) {
 		error = error_prefix(error, "virtio-vsock '%s'", vsock->device.id);
 		vsock_destroy(&TAKE_PTR(vsock)->device);

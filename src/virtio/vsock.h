@@ -13,6 +13,9 @@
  * 0xfffffffe; PATH is the unix socket to listen at. Without id= it is "vsock".
  */
 struct error *virtio_vsock_create(const char *text, struct virtio_device **device) MUST_CHECK;
+/* The same with the socket of another process, unless @handed is NULL (virtio_device_ops.share). */
+struct error *virtio_vsock_create_handed(const char *text, json_t *handed,
+					 struct virtio_device **device) MUST_CHECK;
 /* Where the host's programs reach @device, of type "virtio-vsock"; owned by it. */
 const char *virtio_vsock_path(const struct virtio_device *device);
 

@@ -46,6 +46,7 @@ struct virtio_vsock {
 	char path[VSOCK_PATH_MAX + 1];
 	int listener;
 	struct event_source *listener_source;
+	bool shared, away;	   /* another process has the listener; and listens */
 	struct event_timer *timer; /* looks at the deadlines each second while there are any */
 	struct event_timer *more;  /* goes on after a full batch */
 	bool running;		   /* between activate or resume and reset or quiesce */

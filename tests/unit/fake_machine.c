@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "machine/machine_hand.h"
 #include "machine/machine_incoming.h"
 #include "machine/machine_migrate.h"
 #include "machine/machine_restore.h"
@@ -288,6 +289,21 @@ struct error *machine_migrate_start(struct machine *machine,
 				    struct machine_migrate **migrate)
 {
 	return error_new(ENOTSUP, "a fake machine does not move");
+}
+
+struct error *machine_migrate_check(const struct machine *machine,
+				    const struct machine_migrate_options *options)
+{
+	return error_new(ENOTSUP, "it stays");
+}
+
+struct error *machine_hand_share(struct machine *machine, json_t *handed)
+{
+	return error_new(ENOTSUP, "it stays");
+}
+
+void machine_hand_end(struct machine *machine)
+{
 }
 
 struct error *machine_migrate_cancel(struct machine_migrate *migrate)

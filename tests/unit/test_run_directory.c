@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -63,6 +64,34 @@ static void name_is_used_once(void **state)
 	check_refused(run_entry_claim("vm", &second), "is running");
 	run_entry_release(first);
 	run_entry_release(claim("vm"));
+}
+
+static void name_goes_to_another_process_and_stays_used(void **state)
+{
+	struct run_entry *old = claim("vm"), *new = NULL;
+	pid_t pid = 0;
+
+	assert_null(run_entry_adopt("vm", dup(run_entry_lock(old)), &new));
+	run_entry_own(new);
+	run_entry_leave(old);
+	run_entry_release(old);
+	assert_true(run_directory_running("vm", &pid));
+	assert_int_equal(pid, getpid());
+	run_entry_release(new);
+	assert_false(run_directory_running("vm", NULL));
+}
+
+static void name_stays_when_another_process_does_not_take_it(void **state)
+{
+	struct run_entry *old = claim("vm"), *new = NULL;
+
+	assert_null(run_entry_adopt("vm", dup(run_entry_lock(old)), &new));
+	run_entry_release(new);
+	assert_true(run_directory_running("vm", NULL));
+	check_refused(run_entry_adopt("vm", open("/dev/null", O_RDWR), &new),
+		      "is not the file whose lock has come along");
+	run_entry_release(old);
+	assert_false(run_directory_running("vm", NULL));
 }
 
 static void owner_is_found_with_its_pid(void **state)
@@ -170,6 +199,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(name_is_used_once),
+	    TEST(name_goes_to_another_process_and_stays_used),
+	    TEST(name_stays_when_another_process_does_not_take_it),
 	    TEST(owner_is_found_with_its_pid),
 	    TEST(listing_is_sorted_and_leaves_out_the_dead),
 	    TEST(socket_of_a_dead_vm_is_replaced),

@@ -5,8 +5,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <net/ethernet.h>
 #include <poll.h>
 #include <sched.h>
@@ -14,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "virtio/handed.h"
 #include "virtio/net.h"
 #include "virtio/net_control.h"
 #include "virtio/net_header.h"
@@ -204,6 +207,78 @@ static void a_persistent_interface_is_left_without_a_filter(void **state)
 	tap_close(&tap);
 }
 
+/* --- Another process that goes on with it, which here is in the same one --- */
+
+static bool sends_segments(const char *name)
+{
+	struct ethtool_value value = {.cmd = ETHTOOL_GTSO};
+	struct ifreq interface = {.ifr_data = (char *)&value};
+
+	strcpy(interface.ifr_name, name);
+	interface_ioctl(SIOCETHTOOL, &interface);
+	return value.data;
+}
+
+/* What the new one gets, with descriptors of its own. */
+static void hand(struct tap *old, struct tap *new)
+{
+	json_t *handed = json_object();
+	int fds[TAP_QUEUES_MAX];
+
+	tap_share(old, handed);
+	for (uint32_t i = 0; i < old->queue_count; i++)
+		fds[i] = dup(old->fds[i]);
+	handed_put_list(handed, "queues", fds, old->queue_count);
+	driver_no_error(tap_adopt(new, handed));
+	json_decref(handed);
+}
+
+static void open_busy(struct tap *tap, uint32_t queues)
+{
+	driver_no_error(tap_open(tap, "handed", queues));
+	assert_int_equal(tap_set_offloads(tap, TUN_F_CSUM | TUN_F_TSO4), 0);
+	assert_true(sends_segments("handed"));
+}
+
+static void an_interface_goes_on_in_another_process(void **state)
+{
+	struct tap old, new;
+
+	NEED_TAP();
+	open_busy(&old, 2);
+	hand(&old, &new);
+	assert_int_equal(new.queue_count, 2);
+	assert_int_equal(new.offloads, old.offloads);
+	assert_true(new.multi_queue);
+	/* It is not its own yet. */
+	assert_int_equal(tap_set_offloads(&new, 0), 0);
+	assert_true(sends_segments("handed"));
+	tap_release(&old);
+	tap_take_over(&new);
+	tap_close(&old);
+	assert_true(sends_segments("handed"));
+	assert_int_equal(tap_set_offloads(&new, 0), 0);
+	assert_false(sends_segments("handed"));
+	tap_close(&new);
+	assert_int_equal(if_nametoindex("handed"), 0);
+}
+
+static void a_process_that_does_not_take_an_interface_changes_nothing(void **state)
+{
+	struct tap old, new;
+
+	NEED_TAP();
+	open_busy(&old, 1);
+	hand(&old, &new);
+	tap_release(&old);
+	tap_close(&new);
+	tap_take_over(&old);
+	assert_true(sends_segments("handed"));
+	assert_int_equal(tap_set_offloads(&old, 0), 0);
+	assert_false(sends_segments("handed"));
+	tap_close(&old);
+}
+
 /* --- A device, with a packet socket as its neighbour --- */
 
 struct net {
@@ -351,6 +426,8 @@ int main(void)
 	    cmocka_unit_test(queues_are_detached_and_attached),
 	    cmocka_unit_test(the_mtu_is_set),
 	    cmocka_unit_test(a_persistent_interface_is_left_without_a_filter),
+	    cmocka_unit_test(an_interface_goes_on_in_another_process),
+	    cmocka_unit_test(a_process_that_does_not_take_an_interface_changes_nothing),
 	    cmocka_unit_test(frames_go_both_ways),
 	    cmocka_unit_test(the_kernel_filters_what_the_guest_does_not_want),
 	    cmocka_unit_test(an_interface_that_is_deleted_takes_the_link_down),
