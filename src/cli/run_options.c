@@ -37,20 +37,23 @@ const struct cli_option run_options[] = {
      "[,cache=writeback|writethrough][,discard=off]\n"
      "[,serial=TEXT][,lock=off][,id=ID]; or that of a\n"
      "back-end: vhost-user:SOCKET[,queues=N]\n"
-     "[,queue-size=N][,listen=on][,id=ID]"},
+     "[,queue-size=N][,listen=on]\n"
+     "[,postcopy=table|slots][,id=ID]"},
     {"fs", CLI_REQUIRED, "SPEC",
      "shared folder of a back-end: vhost-user:SOCKET,\n"
      "tag=TAG[,queues=N][,queue-size=N][,listen=on]\n"
-     "[,id=ID]"},
+     "[,postcopy=table|slots][,id=ID]"},
     {"vhost-user", CLI_REQUIRED, "SPEC",
      "any device of a back-end: socket=SOCKET,\n"
      "type=NAME|NUMBER[,queues=N][,queue-size=N]\n"
-     "[,config-size=N][,listen=on][,id=ID]"},
+     "[,config-size=N][,listen=on]\n"
+     "[,postcopy=table|slots][,id=ID]"},
     {"net", CLI_REQUIRED, "SPEC",
      "network: tap:INTERFACE[,mac=MAC][,queues=N]\n"
      "[,mtu=N][,id=ID]; or that of a back-end:\n"
      "vhost-user:SOCKET[,mac=MAC][,queues=N]\n"
-     "[,queue-size=N][,listen=on][,id=ID]"},
+     "[,queue-size=N][,listen=on]\n"
+     "[,postcopy=table|slots][,id=ID]"},
     {"vsock", CLI_REQUIRED, "SPEC", "sockets to the host: cid=N,path=PATH[,id=ID]"},
     {"console", CLI_REQUIRED, "SPEC", "hvc0: tty, pty, null, file:PATH or unix:PATH"},
     {"serial", CLI_REQUIRED, "SPEC",

@@ -182,6 +182,18 @@ struct error *machine_check_movable(const struct machine *machine, enum virtio_m
 	return NULL;
 }
 
+void machine_devices_hold(struct machine *machine, bool hold)
+{
+	for (uint32_t i = 0; i < machine->device_count; i++)
+		virtio_device_hold(machine->devices[i].device, hold);
+}
+
+void machine_memory_comes(const struct machine *machine, struct userfault *userfault)
+{
+	for (uint32_t i = 0; i < machine->device_count; i++)
+		virtio_device_memory_comes(machine->devices[i].device, userfault);
+}
+
 struct error *machine_check_present(const struct machine *machine)
 {
 	for (uint32_t i = 0; i < machine->device_count; i++) {

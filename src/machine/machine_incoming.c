@@ -501,6 +501,8 @@ static void clean_up(struct machine_incoming *incoming)
 	stop_waiting(incoming);
 	handover_queue_close(&incoming->events);
 	incoming_recover_detach(incoming);
+	if (lazy)
+		machine_memory_comes(incoming->machine, NULL);
 	incoming_postcopy_end(incoming);
 	if (lazy)
 		incoming_postcopy_take_rest(incoming);

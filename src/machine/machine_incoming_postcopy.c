@@ -161,6 +161,7 @@ struct error *incoming_postcopy_round_ended(struct machine_incoming *incoming)
 	migration_receiver_set_placing(incoming->receiver, true);
 	TRY(postcopy_destination_begin(incoming->postcopy));
 	postcopy_destination_attach(incoming->postcopy, incoming->link);
+	machine_memory_comes(incoming->machine, incoming->machine->userfault);
 	return NULL;
 }
 

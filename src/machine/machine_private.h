@@ -140,8 +140,15 @@ void machine_devices_destroy(struct machine *machine);
 void machine_devices_reset(struct machine *machine);
 void machine_devices_quiesce(struct machine *machine);
 void machine_devices_resume(struct machine *machine);
+/*
+ * Lets devices rest whose writes to memory are another process's, so that nobody here could see them, until they
+ * are held no longer; beside all else that lets devices rest. Any thread.
+ */
+void machine_devices_hold(struct machine *machine, bool hold);
 /* Refuses to take along a machine with a device that cannot be. */
 struct error *machine_check_movable(const struct machine *machine, enum virtio_move how) MUST_CHECK;
+/* Tells the devices that memory comes while the guest runs, or (NULL) that all of it is there. Any thread. */
+void machine_memory_comes(const struct machine *machine, struct userfault *userfault);
 /* Refuses a state to come into a machine with a device that is not there yet. */
 struct error *machine_check_present(const struct machine *machine) MUST_CHECK;
 /*

@@ -183,6 +183,8 @@ static void finish_lazy(void *context)
 	struct lazy_restore *restore = machine->restore;
 
 	look(restore);
+	if (restore->lazy)
+		machine_memory_comes(machine, NULL);
 	ram_lazy_destroy(TAKE_PTR(restore->lazy));
 	ram_verify_destroy(TAKE_PTR(restore->verify));
 	snapshot_file_close(TAKE_PTR(restore->file));
@@ -237,6 +239,7 @@ static struct error *promise_memory(struct lazy_restore *restore)
 	TRY(ram_lazy_create(machine->map, restore->file, machine->userfault, &lazy_ops, restore,
 			    &restore->lazy));
 	__atomic_store_n(&machine->restoring, true, __ATOMIC_RELEASE);
+	machine_memory_comes(machine, machine->userfault);
 	return NULL;
 }
 

@@ -6,7 +6,8 @@
  *   thread     the files are opened, which a hung disk may keep waiting; a lazy restore that is
  *              under way ends; a running guest's memory is watched
  *   main loop  the moment: the guest stops, states of devices and processors go into the file's
- *              front; with --live the guest goes on at once
+ *              front; with --live the guest goes on at once, but for devices whose writes would
+ *              not be seen: they rest until memory is written
  *   thread     memory is written; the file is synced and put in place, or the stream ended
  *   main loop  the guest goes on; the owner is told
  *
@@ -113,6 +114,9 @@ static void take_moment(void *context)
 	} else {
 		freeze(save);
 		error = collect(save);
+		/* Their writes would not be seen. Until memory is written. */
+		if (!error && save->options.live)
+			machine_devices_hold(save->machine, true);
 		if (error || save->options.live)
 			thaw(save);
 	}
@@ -258,6 +262,7 @@ static struct error *write_memory(struct machine_save *save)
 {
 	struct error *error = ram_save_run(save->memory);
 
+	machine_devices_hold(save->machine, false);
 	end_memory(save);
 	return error;
 }
@@ -296,6 +301,7 @@ static void *save_thread(void *context)
 	struct machine_save *save = context;
 
 	save->result = do_save(save);
+	machine_devices_hold(save->machine, false);
 	if (save->result && is_cancelled(save)) { /* whatever it was that noticed */
 		error_free(save->result);
 		save->result = cancelled();
@@ -377,8 +383,7 @@ static struct error *check_start(const struct machine *machine,
 	if (machine->saving)
 		return error_new(EBUSY,
 				 "a save is under way already: wait for it or cancel its job");
-	TRY(machine_check_movable(machine,
-				  options->live ? VIRTIO_MOVE_PROTECTED : VIRTIO_MOVE_STOPPED));
+	TRY(machine_check_movable(machine, VIRTIO_MOVE_STOPPED));
 	if (!options->stream)
 		return NULL;
 	if (options->direct == SNAPSHOT_DIRECT_ON)

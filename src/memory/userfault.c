@@ -17,7 +17,6 @@
 #include <linux/magic.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -28,30 +27,11 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "memory/userfault_private.h"
 
-#define BLOCKS_MAX  256
-#define THREADS_MAX 16
 #define FEATURES                                                                                   \
 	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_HUGETLBFS |                         \
 	 UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
-
-struct watched_block {
-	struct ram_block *block;
-	struct userfault_watcher *watchers[2];
-};
-
-struct userfault {
-	int fd;
-	int stop_fd;
-	pthread_rwlock_t lock; /* guards blocks */
-	struct watched_block blocks[BLOCKS_MAX];
-	uint32_t block_count;
-	void *zeros; /* a huge page of zeros, read-only, never touched for writing */
-	uint64_t zeros_size;
-	pthread_t threads[THREADS_MAX];
-	uint32_t thread_count;
-	uint64_t missing, written; /* atomic */
-};
 
 /* --- Pages ------------------------------------------------------------------------------------- */
 
@@ -117,6 +97,8 @@ static int fill(struct userfault *userfault, const struct ram_block *block, uint
 			wake(userfault, address_of(block, offset + done), block->page_size);
 			step = (int64_t)block->page_size;
 		}
+		if (step > 0)
+			userfault_wake_remotes(userfault, block, offset + done, (uint64_t)step);
 		if (step == -EAGAIN) /* the address space is being changed: again */
 			continue;
 		if (step < 0)
@@ -172,6 +154,14 @@ int userfault_unprotect(struct userfault *userfault, struct ram_block *block, ui
 
 /* --- Faults ------------------------------------------------------------------------------------ */
 
+static struct watched_block *find_block(struct userfault *userfault, const struct ram_block *block)
+{
+	for (uint32_t i = 0; i < userfault->block_count; i++)
+		if (userfault->blocks[i].block == block)
+			return &userfault->blocks[i];
+	return NULL;
+}
+
 static struct watched_block *find_address(struct userfault *userfault, uint64_t address)
 {
 	for (uint32_t i = 0; i < userfault->block_count; i++) {
@@ -195,6 +185,15 @@ static bool offer(const struct watched_block *watched, uint64_t offset, bool pro
 			return true;
 	}
 	return false;
+}
+
+bool userfault_offer_missing(struct userfault *userfault, const struct ram_block *block,
+			     uint64_t offset)
+{
+	const struct watched_block *watched = find_block(userfault, block);
+
+	__atomic_fetch_add(&userfault->missing, 1, __ATOMIC_RELAXED);
+	return watched && offer(watched, offset, false);
 }
 
 static void handle_fault(struct userfault *userfault, uint64_t address, bool protected)
@@ -272,14 +271,6 @@ struct error *userfault_supports(const struct ram_block *block)
 			 block->name);
 }
 
-static struct watched_block *find_block(struct userfault *userfault, const struct ram_block *block)
-{
-	for (uint32_t i = 0; i < userfault->block_count; i++)
-		if (userfault->blocks[i].block == block)
-			return &userfault->blocks[i];
-	return NULL;
-}
-
 static struct error *add_block(struct userfault *userfault, struct ram_block *block,
 			       struct userfault_watcher *watcher)
 {
@@ -288,9 +279,9 @@ static struct error *add_block(struct userfault *userfault, struct ram_block *bl
 	    .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
 	};
 
-	if (userfault->block_count == BLOCKS_MAX)
+	if (userfault->block_count == USERFAULT_BLOCKS_MAX)
 		return error_new(ENOSPC, "more than %d memory blocks cannot be watched",
-				 BLOCKS_MAX);
+				 USERFAULT_BLOCKS_MAX);
 	if (is_huge(block) && block->page_size > userfault->zeros_size) {
 		void *zeros = mmap(NULL, block->page_size, PROT_READ,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -382,6 +373,7 @@ struct error *userfault_create(uint32_t threads, struct userfault **result)
 		return error_system(ENOMEM, "userfaultfd");
 	userfault->stop_fd = -1;
 	pthread_rwlock_init(&userfault->lock, NULL);
+	pthread_rwlock_init(&userfault->remotes_lock, NULL);
 	userfault->fd = open_userfaultfd();
 	if (userfault->fd < 0)
 		return error_system(errno,
@@ -393,7 +385,7 @@ struct error *userfault_create(uint32_t threads, struct userfault **result)
 	userfault->stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (userfault->stop_fd < 0)
 		return error_system(errno, "userfaultfd");
-	for (uint32_t i = 0; i < MIN(threads, THREADS_MAX); i++) {
+	for (uint32_t i = 0; i < MIN(threads, USERFAULT_THREADS_MAX); i++) {
 		char name[16];
 
 		snprintf(name, sizeof(name), "fault%u", i);
@@ -416,6 +408,7 @@ void userfault_destroy(struct userfault *userfault)
 		munmap(userfault->zeros, userfault->zeros_size);
 	close_fd(&userfault->stop_fd);
 	close_fd(&userfault->fd);
+	pthread_rwlock_destroy(&userfault->remotes_lock);
 	pthread_rwlock_destroy(&userfault->lock);
 	free(userfault);
 }

@@ -88,6 +88,32 @@ int userfault_protect(struct userfault *userfault, struct ram_block *block, uint
 int userfault_unprotect(struct userfault *userfault, struct ram_block *block, uint64_t offset,
 			uint64_t size) MUST_CHECK;
 
+/*
+ * Mappings of blocks that another process has, and which are registered for missing pages with a
+ * userfaultfd of its own: its faults go to the watchers of the block as those of this process do, and what
+ * is filled in becomes visible to both. Writes of such a process are not seen, and protect nothing.
+ *
+ * The process controls when it faults, and where; what is in no mapping that was named is left alone.
+ * It shares the descriptor, and could take away what is read from it: it then waits for ever.
+ */
+struct userfault_remote;
+
+struct userfault_mapping {
+	uint64_t address, size; /* in the other process */
+	const struct ram_block *block;
+	uint64_t offset; /* in the block */
+};
+
+/* Serves the faults of @fd, which is taken over, also on error, on a thread of its own. Nothing is mapped yet. */
+struct error *userfault_remote_create(struct userfault *userfault, int fd,
+				      struct userfault_remote **remote) MUST_CHECK;
+/* These are the mappings from now on; copied. No two overlap, none wraps. */
+struct error *userfault_remote_map(struct userfault_remote *remote,
+				   const struct userfault_mapping *mappings,
+				   size_t count) MUST_CHECK;
+/* Who waits there still goes on waiting, unless that process has unregistered. Accepts NULL. */
+void userfault_remote_destroy(struct userfault_remote *remote);
+
 /* Faults so far: of missing pages, of protected ones. For reports. */
 struct userfault_statistics {
 	uint64_t missing, written;

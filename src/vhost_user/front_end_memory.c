@@ -42,6 +42,12 @@ static struct error *learn_range(struct vhost_user_front_end *front,
 				 " bytes, not for that at 0x%" PRIx64,
 				 type->name, answer->guest_address, answer->size,
 				 sent->guest_address);
+	/* libvhost-user fills in a copy of the message that it sends back. */
+	if (answer->user_address == sent->user_address)
+		return error_new(EOPNOTSUPP,
+				 "%s is answered with the address that it had: the back-end does "
+				 "not say where it has mapped memory",
+				 type->name);
 	if (!is_aligned(answer->user_address, PAGE) ||
 	    !checked_add(answer->user_address, answer->size, &end))
 		return error_new(EPROTO, "%s is answered with address %#" PRIx64, type->name,

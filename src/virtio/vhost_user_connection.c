@@ -35,9 +35,6 @@
 	(0xffffffULL | 0xfffcULL << 48 | VIRTIO_FEATURE(VIRTIO_F_INDIRECT_DESC) |                  \
 	 VIRTIO_FEATURE(VIRTIO_F_EVENT_IDX) | VIRTIO_FEATURE(VIRTIO_F_VERSION_1))
 
-/* Post-copy is not used; the others of VHOST_USER_PROTOCOL_USUAL are, or do no harm. */
-#define PROTOCOL (VHOST_USER_PROTOCOL_USUAL & ~VHOST_USER_PROTOCOL_PAGEFAULT)
-
 /* --- The end ----------------------------------------------------------------------------------- */
 
 static void hang_up(struct vhost_user_device *vhost)
@@ -47,6 +44,7 @@ static void hang_up(struct vhost_user_device *vhost)
 	if (vhost->front)
 		vhost->messages += vhost_user_front_end_sent(vhost->front);
 	vhost_user_front_end_close(TAKE_PTR(vhost->front));
+	vhost_user_faults_hang_up(vhost);
 	vhost->memory_given = false;
 	vhost->config_stale = false;
 }
@@ -231,7 +229,7 @@ static struct error *open_session(struct vhost_user_device *vhost)
 {
 	const struct vhost_user_front_end_options options = {
 	    .name = vhost->socket,
-	    .protocol = PROTOCOL,
+	    .protocol = VHOST_USER_PROTOCOL_USUAL,
 	    .time_limit_ns = REQUEST_LIMIT_NS,
 	    .events = &front_events,
 	    .context = vhost,

@@ -59,12 +59,22 @@ static void config_write(struct virtio_device *device, uint32_t offset, const vo
 	vhost_user_connection_settle(vhost);
 }
 
+static void start_later(void *context)
+{
+	struct vhost_user_device *vhost = context;
+
+	vhost_user_rings_start(vhost);
+	vhost_user_connection_settle(vhost);
+}
+
 static void run(struct virtio_device *device)
 {
 	struct vhost_user_device *vhost = vhost_user_device_of(device);
 
 	vhost->wanted = true;
-	vhost_user_rings_start(vhost);
+	/* The back-end may have to wait for rings that are not there yet, and we for it, but nobody for us. */
+	if (!vhost->missing || event_loop_post(device->loop, start_later, vhost))
+		vhost_user_rings_start(vhost);
 	if (device->loaded)
 		vhost_user_net_announce(vhost);
 	vhost_user_connection_settle(vhost);
@@ -123,6 +133,10 @@ static struct error *check_movable(const struct vhost_user_device *vhost, enum v
 {
 	const char *id = vhost->device.id;
 
+<<<<<<< HEAD
+	if (vhost->type.stateful && vhost->sessions &&
+	    !(vhost->protocol & VHOST_USER_PROTOCOL_DEVICE_STATE))
+=======
 	if (how == VIRTIO_MOVE_HANDED)
 		return error_new(EOPNOTSUPP,
 				 "'%s' is worked by another process, the back-end at %s, whose "
@@ -130,18 +144,13 @@ static struct error *check_movable(const struct vhost_user_device *vhost, enum v
 				 "updated while it runs",
 				 id, vhost->socket);
 	if (vhost->type.stateful)
+>>>>>>> b133e03e9a69ff5aa234a9d17aea5e457ded039c
 		return error_new(EOPNOTSUPP,
 				 "'%s' is worked by another process, the back-end at %s, which has "
-				 "a state of its own: a VM with such a device cannot be saved or "
-				 "moved",
+				 "a state of its own that it cannot hand over (DEVICE_STATE): a VM "
+				 "with such a device cannot be saved or moved",
 				 id, vhost->socket);
-	if (how == VIRTIO_MOVE_PROTECTED)
-		return error_new(EOPNOTSUPP,
-				 "'%s' is worked by another process, the back-end at %s, which "
-				 "writes to the guest's memory unseen: a VM with such a device "
-				 "can be saved while it stands still (without --live)",
-				 id, vhost->socket);
-	if (how == VIRTIO_MOVE_LOGGED && !vhost->sessions)
+	if ((how == VIRTIO_MOVE_LOGGED || vhost->type.stateful) && !vhost->sessions)
 		return error_new(ENOENT,
 				 "'%s' is worked by another process, and the back-end at %s is "
 				 "not there: start it first",
@@ -150,7 +159,7 @@ static struct error *check_movable(const struct vhost_user_device *vhost, enum v
 		return error_new(EOPNOTSUPP,
 				 "'%s' is worked by another process, the back-end at %s, which "
 				 "does not log what it writes (LOG_SHMFD): a VM with such a device "
-				 "can be saved while it stands still, and not moved",
+				 "can be saved, and not moved",
 				 id, vhost->socket);
 	return NULL;
 }
@@ -204,13 +213,14 @@ static void ring_state(struct vhost_user_device *vhost, uint16_t index, struct s
 	state_check(state, ring->base <= UINT16_MAX, "ring position", "is too large");
 }
 
-/* The rings rest: where they go on is all that a back-end without a state of its own has to know. */
+/* The rings rest, and what the back-end itself knows has gone as a stream: where the rings go on. */
 static void visit_state(struct virtio_device *device, struct state *state)
 {
 	struct vhost_user_device *vhost = vhost_user_device_of(device);
+	struct error *error = check_movable(vhost, VIRTIO_MOVE_STOPPED);
 
-	if (vhost->type.stateful)
-		state_fail(state, check_movable(vhost, VIRTIO_MOVE_STOPPED));
+	if (error)
+		state_fail(state, error);
 	else if (state_loading(state) && device->absent)
 		state_fail(state, error_new(ENOENT,
 					    "its back-end at %s is not there: start it "
@@ -266,6 +276,7 @@ static void destroy(struct virtio_device *device)
 
 	vhost_user_log_end(vhost);
 	vhost_user_connection_end(vhost);
+	close_fd(&vhost->state_fd);
 	vhost_user_shadow_end(vhost);
 	vhost_user_rings_destroy(vhost);
 	virtio_device_cleanup(device);
@@ -282,6 +293,7 @@ static const struct virtio_device_ops device_ops = {
     .reset = reset,
     .quiesce = rest,
     .resume = run,
+    .memory_comes = vhost_user_faults_set,
     .movable = movable,
     .describe = describe,
     .destroy = destroy,
@@ -333,7 +345,7 @@ struct description {
 	uint8_t mac[6];
 	uint16_t pairs;
 	uint16_t queues, queue_size;
-	bool listen;
+	bool listen, postcopy_slots;
 };
 
 bool vhost_user_device_wanted(const char *text)
@@ -401,6 +413,16 @@ static struct error *take_sizes(struct description *description, struct options 
 	return NULL;
 }
 
+static struct error *take_postcopy(struct description *description, struct options *options)
+{
+	const char *dialect = options_take(options, "postcopy") ?: "table";
+
+	description->postcopy_slots = !strcmp(dialect, "slots");
+	if (!description->postcopy_slots && strcmp(dialect, "table") != 0)
+		return error_usage("postcopy=%s is neither table nor slots", dialect);
+	return NULL;
+}
+
 static struct error *take_tag(struct description *description, struct options *options)
 {
 	const char *tag = options_take(options, "tag");
@@ -443,6 +465,7 @@ static struct error *describe_text(const char *kind, const char *text, const cha
 		description->type = *vhost_user_type_find(fs || net ? kind : "blk");
 	TRY(take_sizes(description, options));
 	TRY(options_take_bool(options, "listen", &description->listen));
+	TRY(take_postcopy(description, options));
 	if (fs)
 		TRY(take_tag(description, options));
 	if (net)
@@ -467,7 +490,9 @@ static struct error *create(const struct description *description, struct virtio
 	vhost->queues = description->queues;
 	vhost->inflight_fd = -1;
 	vhost->listen_fd = -1;
+	vhost->state_fd = -1;
 	vhost->listen = description->listen;
+	vhost->postcopy_slots = description->postcopy_slots;
 	vhost->ops = device_ops;
 	vhost->ops.type = vhost->type.type;
 	vhost->ops.id = vhost->type.id;
@@ -485,6 +510,8 @@ static struct error *create(const struct description *description, struct virtio
 	vhost->device.features = 0; /* until a back-end offers some */
 	vhost->device.loadable = UINT64_MAX;
 	vhost->device.absent = true;
+	vhost->device.foreign = true;
+	vhost->device.stream = &vhost_user_stream_ops;
 	vhost->socket = strdup(description->socket);
 	error = vhost->socket ? vhost_user_rings_create(vhost) : error_system(ENOMEM, "a socket");
 	if (error) {

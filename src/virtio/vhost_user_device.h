@@ -19,7 +19,7 @@
  *	"net"		[,queues=N][,mac=MAC], pairs of queues
  *	"fs"		,tag=T[,queues=N]
  *	"vhost-user"	socket=SOCKET,type=NAME|ID[,queues=N][,config-size=N]
- * and each [,queue-size=N][,listen=on][,id=ID]. With listen=on the back-end connects to SOCKET, otherwise
+ * and each [,queue-size=N][,listen=on][,postcopy=table|slots][,id=ID]. With listen=on the back-end connects to SOCKET, otherwise
  * it listens there. @index is that of the device among those of its kind, for its
  * default id and, with @vm_name, for its default MAC address. The back-end is looked for when the
  * device is realized: what it refuses then refuses the machine; if nobody is there the device waits.

@@ -91,6 +91,13 @@ struct vhost_user_device {
 	struct vhost_user_memory *memory;
 	uint32_t blocks;
 	struct vhost_user_log log;
+	/* Memory that comes while the guest runs, and is not all there. */
+	struct userfault *missing;	 /* who brings what is touched; NULL: all is there */
+	struct userfault_remote *remote; /* of the session: its faults are served */
+	bool postcopy_slots;		 /* an option: how the back-end is told of such memory */
+	bool cannot_wait; /* the back-end has offered what it cannot do, it turned out */
+	bool waits;	  /* it was said that the rings wait */
+	int state_fd; /* where the back-end's state goes to it; -1: no such is under way. The loader's */
 	/* Where it notes what is under way. */
 	struct vhost_user_inflight inflight;
 	int inflight_fd; /* -1: nowhere */
@@ -118,6 +125,23 @@ void vhost_user_log_end(struct vhost_user_device *vhost);
 struct error *vhost_user_log_give(struct vhost_user_device *vhost) MUST_CHECK;
 /* A back-end has gone that may not have marked all. */
 void vhost_user_log_lost(struct vhost_user_device *vhost);
+
+/* --- vhost_user_faults.c: memory that is not there yet -------------------------------------------- */
+
+/* virtio_device_ops.memory_comes. */
+void vhost_user_faults_set(struct virtio_device *device, struct userfault *userfault);
+/* Whether rings have to wait until all memory is there; says so. */
+bool vhost_user_faults_wait(struct vhost_user_device *vhost);
+/* Whether what the back-end holds cannot be changed now. */
+bool vhost_user_faults_fixed(const struct vhost_user_device *vhost);
+/* Gives a session its memory. */
+struct error *vhost_user_faults_give_memory(struct vhost_user_device *vhost) MUST_CHECK;
+/* The session ends. */
+void vhost_user_faults_hang_up(struct vhost_user_device *vhost);
+
+/* --- vhost_user_state.c: the back-end's own state -------------------------------------------------- */
+
+extern const struct virtio_stream_ops vhost_user_stream_ops;
 
 /* --- vhost_user_connection.c: sessions ----------------------------------------------------------- */
 

@@ -158,7 +158,7 @@ static struct error *prepare(struct vhost_user_device *vhost)
 					      vhost->device.driver_features &
 						  vhost_user_front_end_features(vhost->front)));
 	if (!vhost->memory_given)
-		TRY(vhost_user_front_end_begin_memory(vhost->front, vhost->memory));
+		TRY(vhost_user_faults_give_memory(vhost));
 	vhost->memory_given = true;
 	TRY(vhost_user_log_give(vhost));
 	return give_inflight(vhost);
@@ -198,11 +198,20 @@ static struct error *start_rings(struct vhost_user_device *vhost)
 	return NULL;
 }
 
+static bool any_rests(struct vhost_user_device *vhost)
+{
+	for (uint16_t i = 0; i < vhost->queues; i++)
+		if (queue_of(vhost, i)->enabled && !vhost->rings[i].running)
+			return true;
+	return false;
+}
+
 void vhost_user_rings_start(struct vhost_user_device *vhost)
 {
 	struct error *error;
 
-	if (!vhost->wanted || !vhost->front || !virtio_device_running(&vhost->device))
+	if (!vhost->wanted || !vhost->front || !virtio_device_running(&vhost->device) ||
+	    !any_rests(vhost) || vhost_user_faults_wait(vhost))
 		return;
 	for (uint16_t i = 0; i < vhost->queues; i++)
 		if (queue_of(vhost, i)->enabled && !find_position(vhost, i))
@@ -254,11 +263,14 @@ void vhost_user_rings_lose(struct vhost_user_device *vhost)
 	bool any = false;
 
 	for (uint16_t i = 0; i < vhost->queues; i++) {
-		if (!vhost->rings[i].running)
-			continue;
-		stopped(vhost, i);
-		vhost->rings[i].lost = true;
-		any = true;
+		bool running = vhost->rings[i].running;
+
+		/* With a back-end that has a state of its own that is gone, too: loaded, or at rest. */
+		vhost->rings[i].lost |= running || (vhost->type.stateful && vhost->device.active &&
+						    queue_of(vhost, i)->enabled);
+		any |= running;
+		if (running)
+			stopped(vhost, i);
 	}
 	if (any)
 		vhost_user_log_lost(vhost);

@@ -58,6 +58,11 @@ static void change_on_loop(void *context)
 	struct vhost_user_device *vhost = change->vhost;
 	struct error *error;
 
+	/* It would have to map anew what it works with. The guest asks again. */
+	if (vhost_user_faults_fixed(vhost)) {
+		change->failure = -EBUSY;
+		return;
+	}
 	if (!vhost->front || !vhost->memory_given) {
 		error = note(vhost, &change->range, change->plug);
 		if (error)
@@ -117,11 +122,7 @@ static struct error *on_region_add(struct memory_listener *listener, struct memo
 		    "the memory of '%s' is private to the VM (backing=%s), and a back-end has to "
 		    "map it: use backing=memfd, hugetlb or a file",
 		    block->name, ram_backing_describe(&block->options, backing, sizeof(backing)));
-	if (block->reserving)
-		return error_usage("the memory of '%s' would come while the guest runs, and a "
-				   "back-end would take what is not there yet for zeros: restore "
-				   "without --lazy",
-				   block->name);
+
 	TRY(vhost_user_memory_add_block(vhost->memory, &entry));
 	vhost->blocks++;
 	for (uint64_t offset = 0; region->unit && offset < region->size; offset += region->unit) {

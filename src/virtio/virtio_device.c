@@ -310,6 +310,14 @@ void virtio_device_resume(struct virtio_device *device)
 	event_loop_call(device->loop, resume_on_loop, &request);
 }
 
+void virtio_device_hold(struct virtio_device *device, bool hold)
+{
+	struct loop_request request = {.device = device, .reason = VIRTIO_QUIESCE_HELD};
+
+	if (device->foreign)
+		event_loop_call(device->loop, hold ? quiesce_on_loop : resume_on_loop, &request);
+}
+
 /* --- What only one process may hold ------------------------------------------------------------ */
 
 struct hand_request {
@@ -379,6 +387,26 @@ struct error *virtio_device_take_over(struct virtio_device *device)
 	if (device->ops->take_over)
 		event_loop_call(device->loop, take_over_on_loop, &request);
 	return request.error;
+}
+
+struct memory_request {
+	struct virtio_device *device;
+	struct userfault *userfault;
+};
+
+static void memory_comes_on_loop(void *context)
+{
+	const struct memory_request *request = context;
+
+	request->device->ops->memory_comes(request->device, request->userfault);
+}
+
+void virtio_device_memory_comes(struct virtio_device *device, struct userfault *userfault)
+{
+	struct memory_request request = {device, userfault};
+
+	if (device->ops->memory_comes)
+		event_loop_call(device->loop, memory_comes_on_loop, &request);
 }
 
 /* --- Bus mastering, reports -------------------------------------------------------------------- */

@@ -57,11 +57,18 @@
 
 /* How a machine is taken along. */
 enum virtio_move {
+<<<<<<< HEAD
+	VIRTIO_MOVE_STOPPED, /* it stands still, or the device rests, while its memory is read */
+	VIRTIO_MOVE_LOGGED,  /* it runs meanwhile, and writes are logged (memory/dirty_log.h) */
+=======
 	VIRTIO_MOVE_STOPPED,   /* it stands still while its memory is read */
 	VIRTIO_MOVE_LOGGED,    /* it runs meanwhile, and writes are logged (memory/dirty_log.h) */
 	VIRTIO_MOVE_PROTECTED, /* it runs meanwhile, and this process's mapping is protected */
 	VIRTIO_MOVE_HANDED,    /* it goes on in another process of this host (`share`) */
+>>>>>>> b133e03e9a69ff5aa234a9d17aea5e457ded039c
 };
+
+struct userfault;
 
 struct virtio_device_ops {
 	const char *type;     /* "virtio-blk" */
@@ -109,12 +116,20 @@ struct virtio_device_ops {
 	void (*release)(struct virtio_device *device);
 	struct error *(*take_over)(struct virtio_device *device);
 	/*
+<<<<<<< HEAD
+	 * From now on the device may find guest memory that is not there yet, and @userfault brings what
+	 * is touched; NULL: all is there. NULL: it makes no difference, for the device touches memory
+	 * through this process's mapping alone.
+	 */
+	void (*memory_comes)(struct virtio_device *device, struct userfault *userfault);
+=======
 	 * Before any of these, and while the device works: the process is one of this host, and is
 	 * given in @handed (virtio/handed.h) what of the device it goes on with, by descriptor.
 	 * Both have it, and only who has the device uses it: between release and take_over the
 	 * other one. @handed is NULL at the end, in the one that has the device then.
 	 */
 	struct error *(*share)(struct virtio_device *device, json_t *handed);
+>>>>>>> b133e03e9a69ff5aa234a9d17aea5e457ded039c
 	/*
 	 * Why the device cannot be taken along, NULL if it can. Any thread that may wait for the
 	 * device's loop. NULL: it always can.
@@ -167,6 +182,7 @@ enum virtio_quiesce_reason {
 	VIRTIO_QUIESCE_MACHINE = 1,    /* the machine is paused */
 	VIRTIO_QUIESCE_BUS_MASTER = 2, /* the guest turned bus mastering off */
 	VIRTIO_QUIESCE_ABANDONED = 4,  /* it did so while the device was in use */
+	VIRTIO_QUIESCE_HELD = 8,       /* memory is watched for writes, and its are not seen */
 };
 
 struct virtio_queue {
@@ -210,6 +226,7 @@ struct virtio_device {
 	uint32_t config_generation;
 	struct virtio_queue *queues;
 	uint16_t queue_count;
+	bool foreign;		 /* it writes to guest memory through another process's mapping */
 	bool quiesced;		 /* for any reason */
 	uint8_t quiesce_reasons; /* enum virtio_quiesce_reason; device's loop */
 	bool active;		 /* ops->activate was called since the last reset */
@@ -295,12 +312,16 @@ void virtio_device_set_bus_master(struct virtio_device *device, bool enable);
 /* For the machine: from its thread; idempotent; done on the device's loop when they return. */
 void virtio_device_quiesce(struct virtio_device *device);
 void virtio_device_resume(struct virtio_device *device);
+/* From any other thread; a device that is foreign is quiesced, for one more reason, or no longer for it. */
+void virtio_device_hold(struct virtio_device *device, bool hold);
 /* The operations of these names, on the device's loop; from any other thread, while quiesced. */
 struct error *virtio_device_sync(struct virtio_device *device) MUST_CHECK;
 void virtio_device_release(struct virtio_device *device);
 /* Likewise, but while it works. */
 struct error *virtio_device_share(struct virtio_device *device, json_t *handed) MUST_CHECK;
 struct error *virtio_device_take_over(struct virtio_device *device) MUST_CHECK;
+/* The operation of this name; from any other thread. */
+void virtio_device_memory_comes(struct virtio_device *device, struct userfault *userfault);
 /*
  * The state of the device, its queues, and its transport as the part "ID/TYPE" of a machine. The
  * visit may run on any thread but the device's. The device is quiesced; a load is into one that no

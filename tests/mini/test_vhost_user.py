@@ -236,9 +236,7 @@ def test_restore_without_the_back_end_is_refused(saved, daemon, tmp_path):
     assert "is not there: start it first" in restore_refusal(tmp_path, saved)
 
 
-def test_memory_that_would_come_later_is_refused(saved, tmp_path):
-    words = restore_refusal(tmp_path, saved, "--lazy")
-    assert "would come while the guest runs, and a back-end would take what is not there yet for zeros" in words
+def test_memory_that_is_private_to_a_clone_is_refused(saved, tmp_path):
     assert "is private to the VM" in restore_refusal(tmp_path, saved, "--clone")
 
 
@@ -268,18 +266,13 @@ def refusal(vm, *command):
 WORDS = "'disk' is worked by another process, the back-end at "
 
 
-def test_live_save_is_refused_before_anything_is_written(running, tmp_path):
-    assert WORDS in refusal(running, "save", running.name, tmp_path / "snapshot", "--live")
-    assert not list(tmp_path.glob("snapshot*"))
-
-
 def test_back_end_with_a_state_of_its_own_is_not_saved(daemon, tmp_path):
     daemon.start()  # that it is a disk in truth does not matter: nothing is known of type 60
     with MiniGuest("counting", "--vhost-user", f"socket={daemon.socket},type=60,id=other", cmdline="steps=1000000000") as vm:
         vm.qmp.command("query-status")
         for command in (("save", vm.name, tmp_path / "snapshot"), ("migrate", vm.name, f"unix:{tmp_path}/nobody")):
             words = refusal(vm, *command)
-            assert "'other' is worked by another process" in words and "has a state of its own" in words
+            assert "'other' is worked by another process" in words and "has a state of its own that it cannot hand over" in words
         assert not list(tmp_path.glob("snapshot*"))
 
 

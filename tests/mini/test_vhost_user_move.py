@@ -2,16 +2,21 @@
 """Machines whose devices other processes work are moved, saved and restored while they run, with mini-guests: a back-end at each
 end, and the same disk behind both."""
 
+import threading
+import time
+
 import pytest
 from support.back_ends import godwit_blk, image, storage_daemon
 from support.migration_proxy import Proxy
 from support.vm import MIB
-from test_migrate import Destination, Source, at, guest_memory, settle
-from test_save_restore import ENDLESS, LIMIT, refused
-from test_vhost_user import ELASTIC, back_end_of, rounds, wait_back_end
+from test_migrate import Cut, Destination, Source, at, guest_memory, settle
+from test_migrate_postcopy import SLOW, recover, release
+from test_save_restore import ENDLESS, LIMIT, Restored, RunDirectory, refused
+from test_vhost_user import ELASTIC, back_end_of, rounds, wait_back_end, wait_for
 
 WRITING = f"rounds={ENDLESS} elastic=1 kept=40"
 STEADY = f"rounds={ENDLESS} kept=40"  # what is being sent slowly is not unplugged
+BALLAST = " ballast=1000"  # what nobody touches: it is lacking for long, and fills pipes
 
 
 def folder(path):
@@ -202,9 +207,160 @@ def test_machine_whose_back_end_never_came_is_not_moved(tmp_path, ends):
         assert "'disk' is worked by another process, and the back-end at " in said and "start it first" in said
 
 
-def test_postcopy_is_refused_by_the_destination(tmp_path, ends):
-    with source_of(tmp_path, ends) as source, destination_of(tmp_path, ends) as destination:
-        said = refused(source.migrate(f"unix:{tmp_path}/socket", "--postcopy", check=False))
-        assert "a back-end would take what is not there yet for zeros" in said
-        assert destination.wait(LIMIT)
-        check_went_on(source)
+# --- Post-copy ---------------------------------------------------------------------------------------
+
+
+def begin_postcopy(source, destination, tmp_path):
+    source.migrate(f"unix:{tmp_path}/socket", "--postcopy", "--no-wait", *SLOW)
+    destination.wait_state("RUNNING_LACKING")
+
+
+@pytest.mark.parametrize("dialect,cmdline", [("table", STEADY), ("slots", WRITING)], ids=["table", "slots"])
+def test_back_end_waits_for_memory_as_a_processor_does(tmp_path, ends, dialect, cmdline):
+    with source_of(tmp_path, ends, cmdline=cmdline + BALLAST) as source:
+        source.wait_lines(200)
+        with destination_of(tmp_path, ends, options=f",postcopy={dialect}") as destination:
+            begin_postcopy(source, destination, tmp_path)
+            check_went_on(source, destination, more=100)
+            assert destination.migration()["lacking-pages"] > 0
+            release(source)
+            assert source.wait(LIMIT) == 0
+            destination.wait_state("RUNNING")
+            check_went_on(source, destination, more=60)
+            assert back_end_of(destination)["sessions"] == 1
+
+
+def test_back_end_may_be_replaced_while_memory_is_lacking(tmp_path, ends):
+    with source_of(tmp_path, ends, cmdline=STEADY + BALLAST) as source, destination_of(tmp_path, ends) as destination:
+        source.wait_lines(20)
+        begin_postcopy(source, destination, tmp_path)
+        for _ in range(3):
+            check_went_on(source, destination, more=5)
+            ends.there.kill()
+            ends.there.start()
+            wait_back_end(destination, True)
+        check_went_on(source, destination, more=60)
+        assert destination.migration()["lacking-pages"] > 0
+        release(source)
+        assert source.wait(LIMIT) == 0
+        check_went_on(source, destination, more=60)
+
+
+def test_back_end_waits_for_a_connection_that_is_made_anew(tmp_path, ends):
+    with source_of(tmp_path, ends, cmdline=STEADY + BALLAST) as source, destination_of(tmp_path, ends) as destination:
+        source.wait_lines(60)
+        with Cut((source, destination), tmp_path, at("PAGE_REQUEST", "before", 3), options=("--postcopy", *SLOW)):
+            destination.wait_state("RUNNING_LACKING_CUT")
+        release(source)
+        recover(source, destination, tmp_path)
+        assert source.wait(LIMIT) == 0
+        check_went_on(source, destination, more=60)
+
+
+def test_device_of_a_back_end_that_cannot_wait_stands_still(tmp_path):
+    """QEMU's library says that it can, and does not say where it has mapped what."""
+    disk = image(tmp_path / "disk", 1 * MIB)
+    with Ends(storage_daemon(folder(tmp_path / "here"), disk, lock=False),
+              storage_daemon(folder(tmp_path / "there"), disk, lock=False)) as ends:
+        with source_of(tmp_path, ends, cmdline=STEADY + BALLAST) as source, destination_of(tmp_path, ends) as destination:
+            source.wait_lines(60)
+            begin_postcopy(source, destination, tmp_path)
+            destination.wait_said("the device stands still until all of it is there")
+            assert len(rounds(destination.text())) <= 1  # what it was about to say
+            release(source)
+            assert source.wait(LIMIT) == 0
+            check_went_on(source, destination, more=60)
+
+
+# --- Snapshots ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("back_end", [godwit_blk, storage_daemon])
+def test_lazily_restored_memory_comes_for_the_back_end_too(tmp_path, back_end):
+    disk = image(tmp_path / "disk", 1 * MIB)
+    with back_end(folder(tmp_path / "here"), disk) as here:
+        here.start()
+        with Source(tmp_path, "disk", "--disk", f"vhost-user:{here.socket}", *ELASTIC, cmdline=STEADY) as vm:
+            vm.wait_lines(60)
+            vm.cli("pause", vm.name)
+            vm.save(tmp_path / "snapshot")
+        for _ in range(2):
+            with Restored(tmp_path, tmp_path / "snapshot", "--lazy", "--channels", "1") as restored:
+                check_went_on(vm, restored, more=60)
+                assert restored.wait_resident()["asked"] > 0
+                restored.cli("pause", restored.name)
+                restored.save(tmp_path / "snapshot")
+                vm.log.write_text(vm.text() + restored.text())
+
+
+class SlowSave:
+    """A live save that goes on behind its first byte when it is told to."""
+
+    def __init__(self, vm, folder):
+        self.vm, self.file, self.go = vm, folder / "snapshot", folder / "go"
+        first, rest = folder / "first", folder / "rest"
+        command = (f"exec:dd bs=1 count=1 of={first} status=none; while [ ! -e {self.go} ]; do sleep 0.05; done; cat > {rest}; "
+                   f"cat {first} {rest} > {self.file}")
+        self.thread = threading.Thread(target=lambda: self.vm.save(command, "--live", check=False))
+        self.thread.start()
+        wait_for(lambda: first.exists() and first.stat().st_size, "nothing is written")
+
+    def finish(self):
+        self.go.touch()
+        self.thread.join()
+
+
+def test_live_save_has_the_device_rest_until_memory_is_written(tmp_path, ends):
+    """What is written goes into a pipe that nobody empties for a while. The disk stands still so long, and the processor does not."""
+    with source_of(tmp_path, ends, cmdline=STEADY + BALLAST) as vm:
+        vm.wait_lines(60)
+        save = SlowSave(vm, tmp_path)
+        assert vm.qmp.command("query-status")["status"] == "running"
+        disk = (tmp_path / "disk").read_bytes()
+        done = rounds(vm.text())[-1]
+        time.sleep(0.3)
+        assert (tmp_path / "disk").read_bytes() == disk and rounds(vm.text())[-1] <= done + 1
+        (tmp_path / "copy").write_bytes(disk)
+        save.finish()
+        check_went_on(vm)
+        assert "error" not in vm.job()
+    with godwit_blk(folder(tmp_path / "other"), tmp_path / "copy") as other:
+        other.start()
+        with Restored(tmp_path, save.file, "--disk", f"vhost-user:{other.socket}") as restored:
+            restored.wait_text(lambda text: len(rounds(text)) > 60)
+            again = rounds(restored.text())
+            assert done <= again[0] <= done + 1 and again == list(range(again[0], again[0] + len(again)))
+
+
+def test_cancelled_live_save_lets_the_device_go_on(tmp_path, ends):
+    with source_of(tmp_path, ends, cmdline=STEADY + BALLAST) as vm:
+        vm.wait_lines(20)
+        save = SlowSave(vm, tmp_path)
+        vm.cli("jobs", vm.name, "--cancel", vm.job()["id"])
+        check_went_on(vm)
+        save.finish()
+
+
+# --- The back-end's own state ------------------------------------------------------------------------
+
+
+def test_state_of_a_back_end_goes_along(tmp_path):
+    """godwit-blk's has the size of its disk, and takes that of no other."""
+    disk, larger = image(tmp_path / "disk", 1 * MIB), image(tmp_path / "larger", 2 * MIB)
+    with godwit_blk(folder(tmp_path / "here"), disk) as here, godwit_blk(folder(tmp_path / "there"), larger) as there:
+        here.start()
+        there.start()
+        with Source(tmp_path, "disk", "--disk", f"vhost-user:{here.socket}", cmdline=STEADY) as source:
+            source.wait_lines(20)
+            with Destination(tmp_path, f"unix:{tmp_path}/socket", "--disk", f"vhost-user:{there.socket}") as destination:
+                destination.wait_said("waiting for a VM")
+                refused(source.migrate(f"unix:{tmp_path}/socket", check=False))
+                assert destination.wait(LIMIT) == 1
+            check_went_on(source)
+            source.cli("pause", source.name)
+            source.save(tmp_path / "snapshot")
+        result = RunDirectory(tmp_path).cli("restore", tmp_path / "snapshot", "--disk", f"vhost-user:{there.socket}",
+                                            "--serial", "null", check=False)
+        assert result.returncode and "the transfer of its state has failed" in result.stderr
+        with Restored(tmp_path, tmp_path / "snapshot") as restored:
+            check_went_on(source, restored)

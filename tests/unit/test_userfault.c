@@ -10,9 +10,13 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -287,10 +291,119 @@ static void test_fill_says_what_is_there_already(void **unused)
 	stop(&f);
 }
 
+/* --- Another process's mapping, which here is one more of this process's ----------------------- */
+
+struct other {
+	uint8_t *alias;
+	struct userfault_remote *remote;
+};
+
+static void share(struct fixture *f, struct other *other)
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register range = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+	struct userfault_mapping mapping = {.size = f->block->size, .block = f->block};
+
+	assert_true(fd >= 0 && !ioctl(fd, UFFDIO_API, &api));
+	other->alias =
+	    mmap(NULL, f->block->size, PROT_READ | PROT_WRITE, MAP_SHARED, f->block->fd, 0);
+	assert_ptr_not_equal(other->alias, MAP_FAILED);
+	range.range = (struct uffdio_range){(uintptr_t)other->alias, f->block->size};
+	assert_int_equal(ioctl(fd, UFFDIO_REGISTER, &range), 0);
+	mapping.address = (uintptr_t)other->alias;
+	assert_null(userfault_remote_create(f->userfault, fd, &other->remote));
+	assert_null(userfault_remote_map(other->remote, &mapping, 1));
+}
+
+static void part(struct fixture *f, struct other *other)
+{
+	munmap(other->alias, f->block->size);
+	userfault_remote_destroy(other->remote);
+	stop(f);
+}
+
+static void check_remote(enum ram_backing backing)
+{
+	struct fixture f = {0};
+	struct other other;
+	uint64_t page;
+
+	start(&f, backing, 0);
+	page = f.block->page_size;
+	f.block->host[page] = 77;
+	assert_null(userfault_watch(f.userfault, f.block, &f.watcher));
+	share(&f, &other);
+	assert_int_equal(other.alias[page], 77); /* was there before */
+	assert_int_equal(other.alias[2 * page + 100], 3);
+	other.alias[3 * page] = 1;
+	assert_int_equal(f.block->host[3 * page + 1], 4); /* and is the same here */
+	assert_int_equal(f.missing[1], 0);
+	assert_int_equal(f.missing[2] + f.missing[3], 2);
+	free(f.source);
+	f.source = NULL;
+	assert_int_equal(other.alias[4 * page], 0); /* nobody's: zeros */
+	userfault_unwatch(f.userfault, f.block, &f.watcher);
+	assert_int_equal(other.alias[5 * page], 0); /* nobody watches */
+	other.alias[6 * page] = 1;
+	assert_int_equal(f.block->host[6 * page], 1);
+	part(&f, &other);
+}
+
+static void test_other_processes_wait_for_small_pages(void **unused)
+{
+	check_remote(RAM_BACKING_MEMFD);
+}
+
+static void test_other_processes_wait_for_huge_pages(void **unused)
+{
+	check_remote(RAM_BACKING_HUGETLB);
+}
+
+static bool claim(void *context, struct ram_block *block, uint64_t offset)
+{
+	struct fixture *f = context;
+
+	__atomic_fetch_add(&f->missing[offset / block->page_size], 1, __ATOMIC_SEQ_CST);
+	return true;
+}
+
+static void *touch(void *context)
+{
+	return (void *)(uintptr_t) * (uint8_t *)context;
+}
+
+static void test_who_waits_elsewhere_goes_on_when_the_page_has_come(void **unused)
+{
+	static const struct userfault_ops claims = {.missing = claim, .written = on_written};
+	struct fixture f = {0};
+	struct other other;
+	pthread_t thread;
+	void *seen;
+
+	start(&f, RAM_BACKING_MEMFD, 0);
+	f.watcher.ops = &claims;
+	assert_null(userfault_watch(f.userfault, f.block, &f.watcher));
+	share(&f, &other);
+	assert_int_equal(pthread_create(&thread, NULL, touch, other.alias + KIB(8)), 0);
+	for (int i = 0; !__atomic_load_n(&f.missing[2], __ATOMIC_SEQ_CST); i++) {
+		assert_true(i < 60000);
+		usleep(1000);
+	}
+	memset(f.source, 9, KIB(4));
+	assert_int_equal(userfault_fill(f.userfault, f.block, KIB(8), f.source, KIB(4)), 0);
+	assert_int_equal(pthread_join(thread, &seen), 0);
+	assert_int_equal((uintptr_t)seen, 9);
+	part(&f, &other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_fill_says_what_is_there_already),
+	    cmocka_unit_test(test_other_processes_wait_for_small_pages),
+	    cmocka_unit_test(test_other_processes_wait_for_huge_pages),
+	    cmocka_unit_test(test_who_waits_elsewhere_goes_on_when_the_page_has_come),
 	    cmocka_unit_test(test_missing_pages_of_anonymous_memory_come_from_the_watcher),
 	    cmocka_unit_test(test_missing_pages_of_memfd_come_from_the_watcher),
 	    cmocka_unit_test(test_missing_pages_of_huge_pages_come_from_the_watcher),

@@ -394,6 +394,7 @@ static void test_wrong_addresses_of_postcopy_are_refused(void **unused)
 	check_address(0, RAM_SIZE - 1, GIB(1), "of 0x3fffff bytes");
 	check_address(0, RAM_SIZE, GIB(1) + 1, "answered with address 0x40000001");
 	check_address(0, RAM_SIZE, UINT64_MAX & ~4095ULL, "answered with address");
+	check_address(0, RAM_SIZE, RAM_USER, "does not say where it has mapped memory");
 }
 
 static void send_on_channel(uint32_t request, uint32_t flags, uint32_t ring, const char *expected)

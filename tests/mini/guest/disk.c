@@ -5,7 +5,8 @@
  * reset is reset, and the request done again.
  *
  * rounds=N half=N (a checkpoint before that round) elastic=0|1 kept=N (what is read in a round goes to one
- * of so many pages as well, which nobody else writes to, and is looked at when its turn comes again).
+ * of so many pages as well, which nobody else writes to, and is looked at when its turn comes again)
+ * ballast=N (pages that are written to once and never looked at).
  */
 #include "mini.h"
 
@@ -14,6 +15,7 @@
 #define PLACES	64
 #define BLOCKS	16
 #define KEPT	256
+#define BALLAST 0x2000000ULL
 
 static struct queue mem_queue, disk_queue;
 static struct virtio mem, disk;
@@ -142,6 +144,8 @@ void guest_main(const char *cmdline)
 	}
 	if (elastic)
 		mem_read_config(&mem, &config);
+	for (uint64_t page = 0; page < argument(cmdline, "ballast", 0); page++)
+		MMIO(uint64_t, BALLAST + page * PAGE) = page + 1;
 	print_number("capacity", MMIO(uint32_t, disk.device));
 	for (uint64_t round = 1; round <= rounds; round++) {
 		uint64_t page = (uintptr_t)pages[0], other = (uintptr_t)pages[1];
