@@ -133,18 +133,14 @@ static struct error *check_movable(const struct vhost_user_device *vhost, enum v
 {
 	const char *id = vhost->device.id;
 
-<<<<<<< HEAD
-	if (vhost->type.stateful && vhost->sessions &&
-	    !(vhost->protocol & VHOST_USER_PROTOCOL_DEVICE_STATE))
-=======
 	if (how == VIRTIO_MOVE_HANDED)
 		return error_new(EOPNOTSUPP,
 				 "'%s' is worked by another process, the back-end at %s, whose "
 				 "connection is not handed over: a VM with such a device cannot be "
 				 "updated while it runs",
 				 id, vhost->socket);
-	if (vhost->type.stateful)
->>>>>>> b133e03e9a69ff5aa234a9d17aea5e457ded039c
+	if (vhost->type.stateful && vhost->sessions &&
+	    !(vhost->protocol & VHOST_USER_PROTOCOL_DEVICE_STATE))
 		return error_new(EOPNOTSUPP,
 				 "'%s' is worked by another process, the back-end at %s, which has "
 				 "a state of its own that it cannot hand over (DEVICE_STATE): a VM "

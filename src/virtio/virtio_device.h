@@ -57,15 +57,9 @@
 
 /* How a machine is taken along. */
 enum virtio_move {
-<<<<<<< HEAD
 	VIRTIO_MOVE_STOPPED, /* it stands still, or the device rests, while its memory is read */
 	VIRTIO_MOVE_LOGGED,  /* it runs meanwhile, and writes are logged (memory/dirty_log.h) */
-=======
-	VIRTIO_MOVE_STOPPED,   /* it stands still while its memory is read */
-	VIRTIO_MOVE_LOGGED,    /* it runs meanwhile, and writes are logged (memory/dirty_log.h) */
-	VIRTIO_MOVE_PROTECTED, /* it runs meanwhile, and this process's mapping is protected */
-	VIRTIO_MOVE_HANDED,    /* it goes on in another process of this host (`share`) */
->>>>>>> b133e03e9a69ff5aa234a9d17aea5e457ded039c
+	VIRTIO_MOVE_HANDED,  /* it goes on in another process of this host (`share`) */
 };
 
 struct userfault;
@@ -116,20 +110,18 @@ struct virtio_device_ops {
 	void (*release)(struct virtio_device *device);
 	struct error *(*take_over)(struct virtio_device *device);
 	/*
-<<<<<<< HEAD
-	 * From now on the device may find guest memory that is not there yet, and @userfault brings what
-	 * is touched; NULL: all is there. NULL: it makes no difference, for the device touches memory
-	 * through this process's mapping alone.
-	 */
-	void (*memory_comes)(struct virtio_device *device, struct userfault *userfault);
-=======
 	 * Before any of these, and while the device works: the process is one of this host, and is
 	 * given in @handed (virtio/handed.h) what of the device it goes on with, by descriptor.
 	 * Both have it, and only who has the device uses it: between release and take_over the
 	 * other one. @handed is NULL at the end, in the one that has the device then.
 	 */
 	struct error *(*share)(struct virtio_device *device, json_t *handed);
->>>>>>> b133e03e9a69ff5aa234a9d17aea5e457ded039c
+	/*
+	 * From now on the device may find guest memory that is not there yet, and @userfault brings what
+	 * is touched; NULL: all is there. NULL: it makes no difference, for the device touches memory
+	 * through this process's mapping alone.
+	 */
+	void (*memory_comes)(struct virtio_device *device, struct userfault *userfault);
 	/*
 	 * Why the device cannot be taken along, NULL if it can. Any thread that may wait for the
 	 * device's loop. NULL: it always can.
