@@ -149,9 +149,9 @@ typedef struct error *(*virtio_emit)(void *context, const void *bytes, size_t si
 struct virtio_stream_ops {
 	/*
 	 * Emits what the other end does not have yet, in pieces of any size, from any thread, one piece
-	 * at a time, until this returns. @stopped: all that is left, the device is quiesced; it may go on afterwards, and
-	 * may be saved again. Else the guest runs: what can be said now and is not expected to change
-	 * soon, perhaps nothing. That comes once a round of memory, if there are any.
+	 * at a time, until this returns. @stopped: all that is left, the device is quiesced; it may go
+	 * on afterwards, and may be saved again. Else the guest runs: what can be said now and is not
+	 * expected to change soon, perhaps nothing. That comes once a round of memory, if there are any.
 	 */
 	struct error *(*save)(struct virtio_device *device, bool stopped, virtio_emit emit,
 			      void *context);
@@ -162,8 +162,8 @@ struct virtio_stream_ops {
 	void (*end_save)(struct virtio_device *device);
 	/*
 	 * The next @size bytes of what was emitted, cut anywhere; @size may be 0. @last: there are no
-	 * more. No driver has touched the device. After an error, or without a last piece,
-	 * it is only destroyed.
+	 * more. No driver has touched the device. After an error, or without a last piece, it is
+	 * only destroyed.
 	 */
 	struct error *(*load)(struct virtio_device *device, const void *bytes, size_t size,
 			      bool last);
