@@ -457,6 +457,23 @@ static inline void own_address(uint8_t address[16])
 	address[15] = ++number;
 }
 
+/* False where somebody else has the port on all addresses: Linux's rxe. */
+static inline bool port_is_free(void)
+{
+	struct virtio_rdma_port port;
+	uint8_t address[16];
+	char text[32];
+
+	own_address(address);
+	snprintf(text, sizeof(text), "%u.%u.%u.%u", address[12], address[13], address[14],
+		 address[15]);
+	AUTO_ERROR struct error *error = virtio_rdma_udp_port_open(text, &port);
+
+	if (!error)
+		port.close(port.context);
+	return !error;
+}
+
 static inline void guest_create(struct guest *guest)
 {
 	static const struct ram_backing_options memory = {.backing = RAM_BACKING_MEMFD,

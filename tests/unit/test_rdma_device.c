@@ -790,5 +790,6 @@ int main(void)
 	    cmocka_unit_test(fast_registration_of_too_many_bytes_fails),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	/* 77: skipped, for meson. */
+	return port_is_free() ? cmocka_run_group_tests(tests, NULL, NULL) : 77;
 }
