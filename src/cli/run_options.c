@@ -54,6 +54,9 @@ const struct cli_option run_options[] = {
      "vhost-user:SOCKET[,mac=MAC][,queues=N]\n"
      "[,queue-size=N][,listen=on]\n"
      "[,postcopy=table|slots][,id=ID]"},
+    {"rdma", CLI_REQUIRED, "SPEC",
+     "RDMA adapter: udp:ADDRESS[,net=ID][,id=ID], of\n"
+     "which ADDRESS is this host's and that of --net"},
     {"vsock", CLI_REQUIRED, "SPEC", "sockets to the host: cid=N,path=PATH[,id=ID]"},
     {"console", CLI_REQUIRED, "SPEC", "hvc0: tty, pty, null, file:PATH or unix:PATH"},
     {"serial", CLI_REQUIRED, "SPEC",
@@ -209,8 +212,8 @@ static struct error *add_device(struct machine_config *config, const char *kind,
 static struct error *read_lists(const struct cli_arguments *arguments,
 				struct machine_config *config)
 {
-	static const char *const kinds[] = {"disk", "net",     "vsock", "console",
-					    "rng",  "balloon", "fs",	"vhost-user"};
+	static const char *const kinds[] = {"disk",    "net", "vsock",	    "console", "rng",
+					    "balloon", "fs",  "vhost-user", "rdma"};
 	bool given[MACHINE_NODES_MAX][MACHINE_NODES_MAX] = {};
 
 	for (int i = 0; i < arguments->given_count; i++) {

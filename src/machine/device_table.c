@@ -16,6 +16,7 @@
 #include "virtio/console.h"
 #include "virtio/handed.h"
 #include "virtio/net.h"
+#include "virtio/rdma.h"
 #include "virtio/rng.h"
 #include "virtio/vhost_user_device.h"
 #include "virtio/vsock.h"
@@ -133,6 +134,58 @@ static struct error *create_vhost_user(struct machine *machine, const char *text
 	return vhost_user_device_create("vhost-user", text, "", index, device);
 }
 
+struct mac_request {
+	struct virtio_device *net;
+	uint8_t mac[6];
+};
+
+static void read_mac(void *context)
+{
+	struct mac_request *request = context;
+
+	virtio_device_read_config(request->net, 0, request->mac, sizeof(request->mac));
+}
+
+/* The MAC address of the network interface @id, or of the first one for NULL. */
+static struct error *find_mac(struct machine *machine, const char *id, uint8_t mac[6])
+{
+	for (uint32_t i = 0; i < machine->device_count; i++) {
+		struct mac_request request = {.net = machine->devices[i].device};
+
+		if (request.net->ops->id != VIRTIO_ID_NET ||
+		    (id && strcmp(request.net->id, id) != 0))
+			continue;
+		event_loop_call(request.net->loop, read_mac, &request);
+		memcpy(mac, request.mac, sizeof(request.mac));
+		return NULL;
+	}
+	return id ? error_usage("there is no --net with id=%s before it", id)
+		  : error_usage("there is no --net before it, whose addresses it could have");
+}
+
+/* "udp:ADDRESS[,net=ID][,id=ID]". */
+static struct error *create_rdma(struct machine *machine, const char *text, uint32_t index,
+				 json_t *handed, struct virtio_device **device)
+{
+	AUTO_OPTIONS struct options *options = NULL;
+	const char *port, *net, *id;
+	struct virtio_rdma_port opened;
+	char default_id[32];
+	uint8_t mac[6];
+
+	TRY(options_parse(text, "port", &options));
+	port = options_take(options, "port");
+	net = options_take(options, "net");
+	id = options_take(options, "id");
+	TRY(options_finish(options));
+	if (!port || strncmp(port, "udp:", 4) != 0)
+		return error_usage("it needs a port: udp:ADDRESS");
+	TRY(find_mac(machine, net, mac));
+	TRY(virtio_rdma_udp_port_open(port + 4, &opened));
+	snprintf(default_id, sizeof(default_id), index ? "rdma%u" : "rdma", index);
+	return virtio_rdma_create(id ?: default_id, mac, &opened, device);
+}
+
 static const struct {
 	const char *kind;
 	/*
@@ -146,6 +199,7 @@ static const struct {
     {"console", create_console}, {"balloon", create_balloon},
     {"vsock", create_vsock},	 {"rng", create_rng},
     {"fs", create_fs},		 {"vhost-user", create_vhost_user},
+    {"rdma", create_rdma},
 };
 
 struct error *device_table_create(struct machine *machine,

@@ -9,8 +9,8 @@
 #include "base/checked.h"
 #include "machine/machine_config.h"
 
-static const char *const device_kinds[] = {"disk", "net",     "vsock", "console",
-					   "rng",  "balloon", "fs",    "vhost-user"};
+static const char *const device_kinds[] = {"disk",    "net", "vsock",	   "console", "rng",
+					   "balloon", "fs",  "vhost-user", "rdma"};
 static const char *const crash_actions[] = {
     [ON_CRASH_PAUSE] = "pause", [ON_CRASH_RESET] = "reset", [ON_CRASH_EXIT] = "exit"};
 
