@@ -552,9 +552,9 @@ void kvm_vcpus_statistics(const struct kvm_vcpus *vcpus, uint32_t index,
 	statistics->cpu_ns = (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
-uint64_t kvm_vcpus_written(const struct kvm_vcpus *vcpus, uint32_t index)
+uint64_t kvm_vcpus_written(struct kvm_vcpus *vcpus, uint32_t index)
 {
-	const struct vcpu *vcpu = &vcpus->vcpus[index];
+	struct vcpu *vcpu = &vcpus->vcpus[index];
 
 	return vcpu->dirty_ring.entries ? __atomic_load_n(&vcpu->dirty_ring.pages, __ATOMIC_RELAXED)
 					: vcpu_faults_mended(&vcpu->faults);

@@ -123,8 +123,8 @@ void kvm_vcpus_statistics(const struct kvm_vcpus *vcpus, uint32_t index,
 /*
  * How many pages processor @index has written to while writes were logged, as far as that can be
  * known: what its dirty ring has had, or where there are none its page faults (vcpu_faults.h). Only
- * differences mean something. A call or two of the kernel. Any thread.
+ * differences mean something. A call or two of the kernel. One thread at a time, whichever.
  */
-uint64_t kvm_vcpus_written(const struct kvm_vcpus *vcpus, uint32_t index);
+uint64_t kvm_vcpus_written(struct kvm_vcpus *vcpus, uint32_t index);
 
 #endif

@@ -44,8 +44,6 @@ static void find(struct vcpu_faults *faults)
 void vcpu_faults_open(struct vcpu_faults *faults, int vcpu_fd)
 {
 	*faults = (struct vcpu_faults){.fd = ioctl(vcpu_fd, KVM_GET_STATS_FD, NULL)};
-	if (faults->fd >= 0)
-		find(faults);
 }
 
 void vcpu_faults_close(struct vcpu_faults *faults)
@@ -54,10 +52,13 @@ void vcpu_faults_close(struct vcpu_faults *faults)
 	faults->count = 0;
 }
 
-uint64_t vcpu_faults_mended(const struct vcpu_faults *faults)
+uint64_t vcpu_faults_mended(struct vcpu_faults *faults)
 {
 	uint64_t sum = 0, value;
 
+	if (!faults->looked && faults->fd >= 0)
+		find(faults);
+	faults->looked = true;
 	for (uint32_t i = 0; i < faults->count; i++)
 		if (pread(faults->fd, &value, sizeof(value), (off_t)faults->offset[i]) ==
 		    (ssize_t)sizeof(value))

@@ -6,23 +6,28 @@
  * touched its memory nearly all are. Where processors note writes themselves (Intel's page modification
  * log) there are none.
  *
- * Threads: any. Nothing fails: what is not known is 0.
+ * Who never asks pays for a descriptor: where the counts are is found out with the first question.
+ *
+ * Threads: one at a time; asking does not wait for the processor. Nothing fails: what is not known is 0.
  */
 #ifndef GODWIT_KVM_VCPU_FAULTS_H
 #define GODWIT_KVM_VCPU_FAULTS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define VCPU_FAULTS_COUNTS 2 /* mended under KVM's lock, and without it */
 
 struct vcpu_faults {
 	int fd;		/* -1: there are no statistics */
-	uint32_t count; /* of offsets */
+	bool looked;	/* for the offsets */
+	uint32_t count; /* of them */
 	uint64_t offset[VCPU_FAULTS_COUNTS];
 };
 
+/* While the processor does not run. */
 void vcpu_faults_open(struct vcpu_faults *faults, int vcpu_fd);
 void vcpu_faults_close(struct vcpu_faults *faults);
-uint64_t vcpu_faults_mended(const struct vcpu_faults *faults);
+uint64_t vcpu_faults_mended(struct vcpu_faults *faults);
 
 #endif
