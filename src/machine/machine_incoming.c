@@ -203,8 +203,8 @@ static void receiver_ended(void *context, const struct error *failure)
 
 	if (error) {
 		stop_waiting(incoming);
-		/* Why connections break is said, if at all, on the main one. */
-		if (failure)
+		/* Why connections break is said, if at all, on the main one: by the end that broke them. */
+		if (failure && error_code(failure) == ECONNRESET)
 			hear_out(incoming, REASON_MS);
 		incoming_note(incoming, error);
 	}
