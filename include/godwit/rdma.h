@@ -213,10 +213,10 @@ enum godwit_rdma_operation {
 	GODWIT_RDMA_FETCH_ADD,
 	GODWIT_RDMA_BIND,
 	GODWIT_RDMA_INVALIDATE, /* a key of this end */
-	GODWIT_RDMA_REGISTER,
+	GODWIT_RDMA_REGISTER = 10,
 	/* Of completions only. */
-	GODWIT_RDMA_RECEIVE,
-	GODWIT_RDMA_RECEIVE_WRITE /* a write with immediate data */
+	GODWIT_RDMA_RECEIVE = 8,
+	GODWIT_RDMA_RECEIVE_WRITE = 9 /* a write with immediate data */
 };
 
 enum godwit_rdma_status {

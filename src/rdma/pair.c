@@ -384,6 +384,12 @@ int godwit_rdma_pair_modify(struct godwit_rdma_pair *pair,
 
 /* --- Work -------------------------------------------------------------------------------------- */
 
+static bool can_be_sent(enum godwit_rdma_operation operation)
+{
+	return (operation >= GODWIT_RDMA_SEND && operation <= GODWIT_RDMA_INVALIDATE) ||
+	       operation == GODWIT_RDMA_REGISTER;
+}
+
 int godwit_rdma_pair_send(struct godwit_rdma_pair *pair, const struct godwit_rdma_work *work)
 {
 	struct rdma_requester *requester = &pair->requester;
@@ -394,7 +400,7 @@ int godwit_rdma_pair_send(struct godwit_rdma_pair *pair, const struct godwit_rdm
 	if (pair->state < GODWIT_RDMA_RTS || work->segment_count > requester->segments_max ||
 	    (work->bytes && (work->segment_count ||
 			     work->byte_count > requester->segments_max * sizeof(*segments))) ||
-	    work->operation < GODWIT_RDMA_SEND || work->operation > GODWIT_RDMA_REGISTER)
+	    !can_be_sent(work->operation))
 		return -EINVAL;
 	if (requester->tail - requester->head == requester->capacity)
 		return -ENOSPC;
