@@ -9,7 +9,7 @@ import pytest
 
 from support.vm import Failure
 from test_migrate import Destination, Source
-from test_save_restore import LIMIT
+from mini_machine import LIMIT
 
 # Writes 2 MiB again and again, some thousand pages a second: more than once while a round of a second sends it.
 WRITING = "memory=6 rounds=1000000000 pace=400000"

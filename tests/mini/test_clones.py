@@ -10,8 +10,7 @@ import pytest
 
 from support.mapped_ram import PAGE, Snapshot
 from support.vm import KIB, MIB, Machine
-from test_save_restore import (ENDLESS, GENERATION, LIMIT, Going, Original, backing_of, goes_on, huge_pages,  # noqa: F401
-                               memory_of)
+from mini_machine import ENDLESS, GENERATION, LIMIT, Going, Original, goes_on, memory_of
 
 COUNTED = 0x2000000  # where the guest counts in boot memory
 

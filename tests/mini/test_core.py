@@ -11,7 +11,7 @@ import pytest
 
 from support.mapped_ram import Snapshot
 
-from test_save_restore import Original
+from mini_machine import Original
 
 GENERAL = ["r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"]
 QEMU = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", *[f"r{n}" for n in range(8, 16)], "rip", "rflags"]

@@ -8,7 +8,7 @@ import pytest
 
 from support.migration_proxy import Proxy
 from test_migrate import COUNTING, Destination, Source, check_stayed
-from test_save_restore import LIMIT, Original, refused
+from mini_machine import LIMIT, Original, refused
 
 # The words of the psABI: its levels' features, and where CPUID tells of them.
 LEVELS = {

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from test_save_restore import Original, Restored, RunDirectory
+from mini_machine import Original, Restored, RunDirectory
 
 
 @pytest.fixture

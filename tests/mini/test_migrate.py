@@ -18,8 +18,7 @@ from support import cutter as cutters
 from support import tls
 from support.migration_proxy import Proxy
 from support.vm import GODWIT, KIB, MIB, Machine
-from test_save_restore import (ENDLESS, LIMIT, Going, Original, Restored, backing_of, counted, follows,  # noqa: F401
-                               goes_on, huge_pages, refused)
+from mini_machine import ENDLESS, LIMIT, Going, Original, Restored, counted, follows, goes_on, refused
 
 COUNTING = f"pages=512 steps={ENDLESS}"
 

@@ -11,8 +11,8 @@ from support import tls
 from support.migration_proxy import Proxy
 from support.vm import KIB, MIB, Failure
 from test_migrate import (LIMIT, Cut, Destination, Restored, Source, at, check_goes_on, check_moved, check_stayed,  # noqa: F401
-                          free_port, go_there, guest_memory, killed, settle)
-from test_save_restore import ENDLESS, backing_of, huge_pages, refused  # noqa: F401
+                          go_there, guest_memory, killed, settle)
+from mini_machine import ENDLESS, refused
 
 COUNTING = f"pages=512 steps={ENDLESS}"
 LARGE = f"pages=3000 ballast=4000 steps={ENDLESS}"  # the one is touched again and again, the other never

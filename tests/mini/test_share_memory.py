@@ -9,7 +9,7 @@ import pytest
 from support.migration_proxy import Proxy
 from support.vm import MIB
 from test_migrate import ENDLESS, LIMIT, Destination, Source, at, check_moved, check_stayed, killed, pair, settle  # noqa: F401
-from test_save_restore import Restored, backing_of, huge_pages, refused  # noqa: F401
+from mini_machine import Restored, refused
 
 COUNTING = f"pages=512 steps={ENDLESS}"
 SHARE = ("--share-memory", "--channels", "1")

@@ -20,8 +20,8 @@ import pytest
 
 from support.cutter import FAIL, HOLD, KILL, SHORT, TEAR, TRUNCATE, Cutter
 from support.vm import GODWIT, KIB, MIB, Failure
-from test_save_restore import (ENDLESS, LIMIT, Original, Restored, RunDirectory, check_moment, follows, goes_on,
-                               memory_of, no_partial, refused)
+from mini_machine import (ENDLESS, LIMIT, Original, Restored, RunDirectory, check_moment, follows, goes_on, memory_of,
+                          no_partial, refused)
 
 MEMORY = 48 * MIB
 COUNTING = {"guest": "counting", "memory": f"{MEMORY // MIB}M", "cmdline": f"pages=64 steps={ENDLESS}"}

@@ -18,8 +18,7 @@ import pytest
 
 from support.vm import GODWIT, MIB, REPOSITORY, Machine
 from test_migrate import LIMIT
-from test_save_restore import (ENDLESS, GUESTS, Going, Original, Restored, backing_of, follows, goes_on,  # noqa: F401
-                               huge_pages, refused)
+from mini_machine import ENDLESS, GUESTS, Original, Restored, follows, goes_on, refused
 
 COUNTING = f"pages=512 steps={ENDLESS}"
 

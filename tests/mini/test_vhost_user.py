@@ -13,7 +13,7 @@ import pytest
 from support.back_ends import godwit_blk, image, storage_daemon
 from support.vm import KIB, MIB
 from test_mini import BACKINGS, LIMIT, MiniGuest, huge_pages  # noqa: F401
-from test_save_restore import ENDLESS, Original, Restored, RunDirectory
+from mini_machine import ENDLESS, Original, Restored, RunDirectory
 
 ELASTIC = ("--elastic", "id=hot0,max=64M,size=64M,block=2M")
 

@@ -11,7 +11,7 @@ from support.migration_proxy import Proxy
 from support.vm import MIB
 from test_migrate import Cut, Destination, Source, at, guest_memory, settle
 from test_migrate_postcopy import SLOW, recover, release
-from test_save_restore import ENDLESS, LIMIT, Restored, RunDirectory, refused
+from mini_machine import ENDLESS, LIMIT, Restored, RunDirectory, refused
 from test_vhost_user import ELASTIC, back_end_of, rounds, wait_back_end, wait_for
 
 WRITING = f"rounds={ENDLESS} elastic=1 kept=40"
