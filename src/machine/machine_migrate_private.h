@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the files of a migration share: machine_migrate.c has its life and the handover,
+ * What the files of a migration share: machine_migrate.c has its life, machine_migrate_link.c what is
+ * said and heard, machine_migrate_handover.c its thread and who runs the guest,
  * machine_migrate_copy.c the memory and the states, machine_migrate_stream.c the streams,
  * machine_migrate_postcopy.c what of it is brought when the guest is gone,
  * machine_migrate_recover.c connections that are made anew;
@@ -113,8 +114,13 @@ struct machine_migrate {
 	struct machine_downtime downtime;
 };
 
+/* machine_migrate.c */
+
 /* Keeps @error, which is taken over, as the reason if there is none yet. */
 void migrate_note(struct machine_migrate *migrate, struct error *error);
+/* What is said of one that an operator has ended. */
+struct error *migrate_cancelled(void) MUST_CHECK;
+enum handover_state migrate_state_of(struct machine_migrate *migrate);
 
 /* machine_migrate_copy.c */
 
@@ -188,11 +194,21 @@ void migrate_recover_add(struct migration_sent *sum, const struct migration_sent
 /* On the main loop: nothing is being connected once it returns. */
 void migrate_recover_end(struct machine_migrate *migrate);
 
-/* machine_migrate.c */
+/* machine_migrate_link.c */
 
-/* Has the owner look. */
-void migrate_tell_changed(struct machine_migrate *migrate);
+/* Connects and is accepted, and sends memory until the rest is small, or for post-copy. */
+struct error *migrate_begin(struct machine_migrate *migrate) MUST_CHECK;
+/* Until the destination has said its last word: what was sent last must not be lost. */
+void migrate_linger(struct machine_migrate *migrate);
+/* @devices: whose states it sends. */
 struct error *migrate_create_sender(struct machine_migrate *migrate, uint32_t devices) MUST_CHECK;
 struct error *migrate_start_reader(struct machine_migrate *migrate) MUST_CHECK;
+
+/* machine_migrate_handover.c */
+
+/* The migration's thread, from its beginning to the one who runs the guest afterwards. */
+void *migrate_thread(void *migrate);
+/* Has the owner look. */
+void migrate_tell_changed(struct machine_migrate *migrate);
 
 #endif
