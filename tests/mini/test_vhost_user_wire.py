@@ -11,6 +11,7 @@ from support.vm import MIB
 from test_vhost_user import ELASTIC, back_end_of, guest
 
 BLOCK = 2 * MIB  # that the guest plugs and unplugs one by one
+BOOT = 32 * MIB
 ROUNDS = 200
 
 
@@ -31,7 +32,7 @@ def test_a_change_of_one_block_is_at_most_one_message(kind, tmp_path):
             vm.go_on().finish()
             assert vm.numbers["resets"] == 0
         # At most one block comes in a round and one goes; boot memory comes at the beginning.
-        assert 50 < counts[ADD_MEM_REG] <= ROUNDS + 1 and counts[REM_MEM_REG] <= ROUNDS
+        assert 20 < counts[ADD_MEM_REG] <= ROUNDS + 1 and 20 < counts[REM_MEM_REG] <= ROUNDS
         assert counts[SET_MEM_TABLE] == 0 and not wire.wrong
         if kind is not few_slots:
-            assert sizes == {BLOCK, max(sizes)} and counts[REM_MEM_REG] > 50
+            assert sizes == {BLOCK, BOOT}
