@@ -65,6 +65,7 @@ struct godwit_rdma_work;
 struct godwit_rdma_ends {
 	uint8_t source[16], destination[16];
 	uint16_t source_port;
+	uint8_t next_hop[6]; /* its Ethernet address, for ports that make frames */
 };
 
 /* --- The engine -------------------------------------------------------------------------------- */
@@ -261,6 +262,7 @@ struct godwit_rdma_completions_options {
 	 */
 	bool (*add)(void *context, const struct godwit_rdma_completion *completion, bool solicited);
 	void *context;
+	uint32_t number; /* in a saved state; 0: any */
 };
 
 int godwit_rdma_completions_create(struct godwit_rdma *engine,
@@ -321,6 +323,7 @@ struct godwit_rdma_shared_options {
 	uint32_t segments; /* at most, of one receive */
 	/* Instead of these two, and of the limit. */
 	struct godwit_rdma_receives receives;
+	uint32_t number; /* in a saved state; 0: any */
 };
 
 int godwit_rdma_shared_create(struct godwit_rdma_domain *domain,
@@ -425,6 +428,7 @@ struct godwit_rdma_work {
 	/* Datagrams. */
 	uint8_t source[16]; /* when the queue pair's own is :: */
 	uint8_t destination[16];
+	uint8_t next_hop[6]; /* as struct godwit_rdma_ends has it */
 	uint32_t destination_pair;
 	uint32_t queue_key;
 	/*
@@ -448,6 +452,31 @@ int godwit_rdma_shared_receive(struct godwit_rdma_shared *shared,
  * are flushed.
  */
 void godwit_rdma_pair_receives_wait(struct godwit_rdma_pair *pair);
+
+/* --- State ------------------------------------------------------------------------------------- */
+
+/*
+ * What has become of an engine and of everything that was made from it, as bytes that another process,
+ * on another host, can go on with: numbers, keys, sequence numbers, work that is under way, what is kept
+ * for peers that ask again. Peers notice nothing but packets that are lost while neither engine is
+ * given any. docs/rdma.md describes the bytes.
+ *
+ * Not in it: what the user made the objects with, memory, and what is in ports. The other end makes the same
+ * objects first, with the same options, keys and numbers (completion queues and shared receive queues
+ * have some for this purpose), in any order. Of two engines with one state only one may go on.
+ */
+#define GODWIT_RDMA_STATE_VERSION 1
+#define GODWIT_RDMA_REASON_MAX	  256U
+
+/* *@bytes is to be freed with free. The engine goes on, or does not, as its user likes. */
+int godwit_rdma_save(struct godwit_rdma *engine, void **bytes, size_t *size);
+/*
+ * The bytes may be a stranger's. -EINVAL: not such a state, or not of these objects; @reason says why. The
+ * engine and its objects can only be destroyed then. Else what has no answer is sent again when the
+ * engine is polled, and peers are asked for what they have sent in vain.
+ */
+int godwit_rdma_load(struct godwit_rdma *engine, const void *bytes, size_t size,
+		     char reason[GODWIT_RDMA_REASON_MAX]);
 
 /* --- Ports ------------------------------------------------------------------------------------- */
 

@@ -15,16 +15,24 @@ int godwit_rdma_completions_create(struct godwit_rdma *engine,
 				   struct godwit_rdma_completions **result)
 {
 	struct godwit_rdma_completions *completions;
+	uint32_t number;
+	int status;
 
 	*result = NULL;
 	if (!options->add && (!options->capacity || options->capacity > GODWIT_RDMA_QUEUE_MAX))
 		return -EINVAL;
+	status = rdma_choose_number(engine, &engine->completions, options->number, &number);
+	if (status < 0)
+		return status;
 	completions = calloc(1, sizeof(*completions));
 	if (!completions)
 		return -ENOMEM;
 	if (!options->add)
 		completions->ring = calloc(options->capacity, sizeof(*completions->ring));
-	if (!options->add && !completions->ring) {
+	completions->entry.number = number;
+	if ((!options->add && !completions->ring) ||
+	    !rdma_table_add(&engine->completions, &completions->entry)) {
+		free(completions->ring);
 		free(completions);
 		return -ENOMEM;
 	}
@@ -42,6 +50,7 @@ int godwit_rdma_completions_destroy(struct godwit_rdma_completions *completions)
 	if (completions->pairs)
 		return -EBUSY;
 	completions->engine->users--;
+	rdma_table_remove(&completions->engine->completions, &completions->entry);
 	free(completions->ring);
 	free(completions);
 	return 0;
@@ -53,7 +62,7 @@ static uint32_t advance(const struct godwit_rdma_completions *completions, uint3
 	return counter + 1 == 2 * completions->options.capacity ? 0 : counter + 1;
 }
 
-static uint32_t used(const struct godwit_rdma_completions *completions)
+uint32_t rdma_completions_used(const struct godwit_rdma_completions *completions)
 {
 	uint32_t head = completions->head, tail = completions->tail;
 
@@ -67,7 +76,7 @@ uint32_t godwit_rdma_completions_poll(struct godwit_rdma_completions *completion
 
 	if (!completions->ring)
 		return 0;
-	for (; taken < count && used(completions); taken++) {
+	for (; taken < count && rdma_completions_used(completions); taken++) {
 		list[taken] = completions->ring[completions->head % completions->options.capacity];
 		completions->head = advance(completions, completions->head);
 	}
@@ -80,7 +89,7 @@ bool godwit_rdma_completions_arm(struct godwit_rdma_completions *completions, bo
 	completions->armed_solicited =
 	    solicited && (!completions->armed || completions->armed_solicited);
 	completions->armed = true;
-	return used(completions);
+	return rdma_completions_used(completions);
 }
 
 /* Always false. */
@@ -108,7 +117,7 @@ bool rdma_completions_add(struct godwit_rdma_completions *completions,
 		return options->add(options->context, completion, solicited) ||
 		       overrun(completions);
 	}
-	if (used(completions) == options->capacity)
+	if (rdma_completions_used(completions) == options->capacity)
 		return overrun(completions);
 	completions->ring[completions->tail % options->capacity] = *completion;
 	completions->tail = advance(completions, completions->tail);

@@ -46,6 +46,8 @@ int godwit_rdma_destroy(struct godwit_rdma *engine)
 		return -EBUSY;
 	rdma_table_free(&engine->keys);
 	rdma_table_free(&engine->pairs);
+	rdma_table_free(&engine->completions);
+	rdma_table_free(&engine->shared);
 	free(engine);
 	return 0;
 }
@@ -54,6 +56,18 @@ void godwit_rdma_get_counters(const struct godwit_rdma *engine,
 			      struct godwit_rdma_counters *counters)
 {
 	*counters = engine->counters;
+}
+
+int rdma_choose_number(struct godwit_rdma *engine, const struct rdma_table *table, uint32_t wanted,
+		       uint32_t *number)
+{
+	*number = wanted;
+	if (wanted)
+		return rdma_table_find(table, wanted) ? -EEXIST : 0;
+	do {
+		*number = ++engine->next_number;
+	} while (!*number || rdma_table_find(table, *number));
+	return 0;
 }
 
 void rdma_event(struct godwit_rdma *engine, enum godwit_rdma_event_type type,

@@ -10,6 +10,7 @@
  *	requester.c	sends requests, and goes back; requester_answers.c takes their answers
  *	responder.c	executes requests; responder_answers.c sends acknowledgements and what was read
  *	datagram.c	what is different for UD
+ *	state.c		saves and loads all of it; state_pair.c queue pairs
  *
  * All of it runs on the engine's thread.
  */
@@ -19,6 +20,7 @@
 #include <godwit/rdma.h>
 
 #include "base/checked.h"
+#include "base/state.h"
 #include "rdma/packet.h"
 #include "rdma/table.h"
 
@@ -88,6 +90,8 @@ int rdma_probe(const struct rdma_place *place, uint64_t size);
 int rdma_atomic(const struct rdma_place *place, const struct rdma_packet *request,
 		uint64_t *original);
 
+/* True if a region can be like this. Who may write from afar must be able to here, as for the verbs. */
+bool rdma_region_can_have(uint64_t address, uint64_t size, uint32_t access);
 /* Executes GODWIT_RDMA_BIND. False: refused. */
 bool rdma_bind_window(struct godwit_rdma_pair *pair, const struct godwit_rdma_work *work);
 /* Executes GODWIT_RDMA_REGISTER. False: refused. */
@@ -103,6 +107,7 @@ void rdma_unbind_windows(struct godwit_rdma_pair *pair);
 /* --- Completions ------------------------------------------------------------------------------- */
 
 struct godwit_rdma_completions {
+	struct rdma_table_entry entry; /* by number */
 	struct godwit_rdma *engine;
 	struct godwit_rdma_completions_options options;
 	struct godwit_rdma_completion *ring;
@@ -111,6 +116,8 @@ struct godwit_rdma_completions {
 	bool armed, armed_solicited, overrun;
 };
 
+/* Completions that were added and not taken. */
+uint32_t rdma_completions_used(const struct godwit_rdma_completions *completions);
 /* False: no room, or there was none once: the completion is lost, and its pair must fail. */
 bool rdma_completions_add(struct godwit_rdma_completions *completions,
 			  const struct godwit_rdma_completion *completion, bool solicited);
@@ -133,6 +140,7 @@ struct rdma_receive_queue {
 };
 
 struct godwit_rdma_shared {
+	struct rdma_table_entry entry; /* by number */
 	struct godwit_rdma_domain *domain;
 	struct rdma_receive_queue queue;
 	uint32_t limit, pairs;
@@ -255,8 +263,8 @@ struct godwit_rdma {
 	struct godwit_rdma_options options;
 	struct godwit_rdma_counters counters;
 	int64_t now;
-	struct rdma_table keys, pairs;
-	uint32_t next_index, next_pair;
+	struct rdma_table keys, pairs, completions, shared;
+	uint32_t next_index, next_pair, next_number;
 	uint8_t generation;
 	uint32_t users; /* domains and completion queues */
 	struct godwit_rdma_pair *ready_head, *ready_tail, *timed;
@@ -264,6 +272,9 @@ struct godwit_rdma {
 	bool blocked;	   /* the port had no room */
 };
 
+/* A number of @table that is free: @wanted, or any for 0. 0 or -EEXIST. */
+int rdma_choose_number(struct godwit_rdma *engine, const struct rdma_table *table, uint32_t wanted,
+		       uint32_t *number);
 /* @pair has something to send. */
 void rdma_pair_ready(struct godwit_rdma_pair *pair);
 void rdma_pair_not_ready(struct godwit_rdma_pair *pair);
@@ -293,6 +304,10 @@ static inline bool rdma_pair_receives(const struct godwit_rdma_pair *pair)
 	return pair->state >= GODWIT_RDMA_RTR && pair->state <= GODWIT_RDMA_SQD;
 }
 
+/* Whether queue pairs get @number when they are given any. */
+bool rdma_pair_number_fits(uint32_t number);
+/* True if the values of @attributes that @mask names are ones that can be. */
+bool rdma_attributes_fit(const struct godwit_rdma_attributes *attributes, uint32_t mask);
 /* Everything that is posted completes as flushed; what is owed to the peer stays owed. */
 void rdma_pair_fail(struct godwit_rdma_pair *pair);
 /* A completion of the send queue for @send, if it has one. */
@@ -314,6 +329,13 @@ static inline struct rdma_send *rdma_send_at(const struct godwit_rdma_pair *pair
 
 bool rdma_requester_init(struct godwit_rdma_pair *pair, uint32_t capacity, uint32_t segments);
 void rdma_requester_free(struct godwit_rdma_pair *pair);
+/* What is wrong with the form of @send, which is not for this end only; or GODWIT_RDMA_SUCCESS. */
+enum godwit_rdma_status rdma_requester_judge(const struct godwit_rdma_pair *pair,
+					     const struct rdma_send *send);
+/* True if @send is for this end only. */
+bool rdma_send_is_local(const struct rdma_send *send);
+/* Whether posted work can be of @operation. */
+bool rdma_can_be_sent(enum godwit_rdma_operation operation);
 /* Sends up to @budget packets. True: there is more that can be sent. */
 bool rdma_requester_run(struct godwit_rdma_pair *pair, uint32_t budget);
 void rdma_requester_timer(struct godwit_rdma_pair *pair);
@@ -338,6 +360,15 @@ void rdma_responder_answer(struct godwit_rdma_pair *pair, uint32_t read, uint32_
 			   bool again);
 /* The peer's request is refused for good, and the pair fails. */
 void rdma_responder_refuse(struct godwit_rdma_pair *pair, uint8_t syndrome);
+
+/* Bytes that a receive has room for. */
+uint64_t rdma_receive_size(const struct rdma_receive *receive);
+
+/* The state of a queue pair, whose number is known (state_pair.c). */
+void rdma_pair_visit(struct godwit_rdma_pair *pair, struct state *state);
+void rdma_segments_visit(struct godwit_rdma_segment *segments, uint32_t count, struct state *state);
+/* Receives that the library keeps. */
+void rdma_receive_queue_visit(struct rdma_receive_queue *queue, struct state *state);
 
 /* UD. */
 bool rdma_datagram_run(struct godwit_rdma_pair *pair, uint32_t budget);

@@ -60,8 +60,7 @@ static int choose_key(struct godwit_rdma *engine, uint32_t wanted, uint32_t *key
 	return 0;
 }
 
-/* True if a region can be like this. Who may write from afar must be able to here, as for the verbs. */
-static bool can_have(uint64_t address, uint64_t size, uint32_t access)
+bool rdma_region_can_have(uint64_t address, uint64_t size, uint32_t access)
 {
 	return size && !(access & ~REGION_RIGHTS) &&
 	       (!(access & REMOTE_WRITES) || access & GODWIT_RDMA_LOCAL_WRITE) &&
@@ -79,9 +78,10 @@ int godwit_rdma_region_create(struct godwit_rdma_domain *domain,
 	*result = NULL;
 	if (!options->memory.span)
 		return -EINVAL;
-	if (options->by_work ? !options->memory.registered || options->address || options->size ||
-				   options->access
-			     : !can_have(options->address, options->size, options->access))
+	if (options->by_work
+		? !options->memory.registered || options->address || options->size ||
+		      options->access
+		: !rdma_region_can_have(options->address, options->size, options->access))
 		return -EINVAL;
 	status = choose_key(domain->engine, options->key, &key);
 	if (status < 0)
@@ -251,7 +251,7 @@ bool rdma_register_region(struct godwit_rdma_pair *pair, const struct godwit_rdm
 	struct godwit_rdma_region *region = find_region(pair, work->bind_key);
 
 	if (!region || !region->by_work || region->size ||
-	    !can_have(work->bind_address, work->bind_size, work->bind_access) ||
+	    !rdma_region_can_have(work->bind_address, work->bind_size, work->bind_access) ||
 	    region->memory.registered(region->memory.context, work))
 		return false;
 	region->key = work->bind_key;

@@ -40,6 +40,11 @@ static bool are_valid(const struct godwit_rdma_domain *domain,
 	       options->receive_segments <= GODWIT_RDMA_SEGMENTS_MAX;
 }
 
+bool rdma_pair_number_fits(uint32_t number)
+{
+	return number >= NUMBER_FIRST && number <= NUMBER_MAX;
+}
+
 static int choose_number(struct godwit_rdma *engine, uint32_t wanted, uint32_t *number)
 {
 	*number = wanted;
@@ -274,8 +279,7 @@ static const struct transition *find_transition(enum godwit_rdma_state from,
 	return NULL;
 }
 
-/* True if the values of @attributes that @mask names are ones that can be. */
-static bool are_in_range(const struct godwit_rdma_attributes *attributes, uint32_t mask)
+bool rdma_attributes_fit(const struct godwit_rdma_attributes *attributes, uint32_t mask)
 {
 	uint32_t mtu = attributes->mtu;
 
@@ -365,7 +369,7 @@ int godwit_rdma_pair_modify(struct godwit_rdma_pair *pair,
 	if (before == GODWIT_RDMA_RESET && to == before)
 		return -EINVAL;
 	if (!(mask & GODWIT_RDMA_SET_STATE)) {
-		if (mask & ~ALWAYS || !are_in_range(attributes, mask))
+		if (mask & ~ALWAYS || !rdma_attributes_fit(attributes, mask))
 			return -EINVAL;
 		take_attributes(pair, attributes, mask);
 		return 0;
@@ -374,7 +378,7 @@ int godwit_rdma_pair_modify(struct godwit_rdma_pair *pair,
 		return -EINVAL;
 	required = transition->required[pair->service];
 	if ((mask & required) != required || mask & ~(required | ALWAYS | GODWIT_RDMA_SET_STATE) ||
-	    !are_in_range(attributes, mask))
+	    !rdma_attributes_fit(attributes, mask))
 		return -EINVAL;
 	take_attributes(pair, attributes, mask);
 	pair->state = to;
@@ -384,7 +388,7 @@ int godwit_rdma_pair_modify(struct godwit_rdma_pair *pair,
 
 /* --- Work -------------------------------------------------------------------------------------- */
 
-static bool can_be_sent(enum godwit_rdma_operation operation)
+bool rdma_can_be_sent(enum godwit_rdma_operation operation)
 {
 	return (operation >= GODWIT_RDMA_SEND && operation <= GODWIT_RDMA_INVALIDATE) ||
 	       operation == GODWIT_RDMA_REGISTER;
@@ -400,7 +404,7 @@ int godwit_rdma_pair_send(struct godwit_rdma_pair *pair, const struct godwit_rdm
 	if (pair->state < GODWIT_RDMA_RTS || work->segment_count > requester->segments_max ||
 	    (work->bytes && (work->segment_count ||
 			     work->byte_count > requester->segments_max * sizeof(*segments))) ||
-	    !can_be_sent(work->operation))
+	    !rdma_can_be_sent(work->operation))
 		return -EINVAL;
 	if (requester->tail - requester->head == requester->capacity)
 		return -ENOSPC;

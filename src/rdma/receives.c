@@ -83,18 +83,27 @@ int godwit_rdma_shared_create(struct godwit_rdma_domain *domain,
 			      const struct godwit_rdma_shared_options *options,
 			      struct godwit_rdma_shared **result)
 {
+	struct rdma_table *table = &domain->engine->shared;
 	struct godwit_rdma_shared *shared;
+	uint32_t number;
+	int status;
 
 	*result = NULL;
 	if (!options->receives.take &&
 	    (!is_power_of_two(options->capacity) || options->capacity > GODWIT_RDMA_QUEUE_MAX ||
 	     !options->segments || options->segments > GODWIT_RDMA_SEGMENTS_MAX))
 		return -EINVAL;
+	status = rdma_choose_number(domain->engine, table, options->number, &number);
+	if (status < 0)
+		return status;
 	shared = calloc(1, sizeof(*shared));
 	if (!shared)
 		return -ENOMEM;
+	shared->entry.number = number;
 	if (!rdma_receive_queue_init(&shared->queue, &options->receives, options->capacity,
-				     options->segments)) {
+				     options->segments) ||
+	    !rdma_table_add(table, &shared->entry)) {
+		rdma_receive_queue_free(&shared->queue);
 		free(shared);
 		return -ENOMEM;
 	}
@@ -111,6 +120,7 @@ int godwit_rdma_shared_destroy(struct godwit_rdma_shared *shared)
 	if (shared->pairs)
 		return -EBUSY;
 	rdma_receive_queue_free(&shared->queue);
+	rdma_table_remove(&shared->domain->engine->shared, &shared->entry);
 	shared->domain->users--;
 	free(shared);
 	return 0;

@@ -134,19 +134,36 @@ static bool is_read(const struct rdma_send *send)
 	       send->work.operation <= GODWIT_RDMA_FETCH_ADD;
 }
 
-static bool is_local(const struct rdma_send *send)
+bool rdma_send_is_local(const struct rdma_send *send)
 {
 	return send->work.operation == GODWIT_RDMA_BIND ||
 	       send->work.operation == GODWIT_RDMA_INVALIDATE ||
 	       send->work.operation == GODWIT_RDMA_REGISTER;
 }
 
-/* What is wrong with @send, or GODWIT_RDMA_SUCCESS. What concerns this end only is executed. */
-static enum godwit_rdma_status judge(struct godwit_rdma_pair *pair, const struct rdma_send *send)
+enum godwit_rdma_status rdma_requester_judge(const struct godwit_rdma_pair *pair,
+					     const struct rdma_send *send)
 {
 	const struct godwit_rdma_work *work = &send->work;
 	bool reliable = pair->service == GODWIT_RDMA_RELIABLE, read = is_read(send);
 	uint32_t with = work->flags & (GODWIT_RDMA_WITH_IMMEDIATE | GODWIT_RDMA_WITH_INVALIDATE);
+
+	if ((read && (!reliable || with || work->bytes || !pair->attributes.reads_out)) ||
+	    with == (GODWIT_RDMA_WITH_IMMEDIATE | GODWIT_RDMA_WITH_INVALIDATE) ||
+	    (with == GODWIT_RDMA_WITH_INVALIDATE &&
+	     (!reliable || work->operation != GODWIT_RDMA_SEND)))
+		return GODWIT_RDMA_LOCAL_OPERATION;
+	if (send->size > GODWIT_RDMA_MESSAGE_MAX ||
+	    (read && work->operation != GODWIT_RDMA_READ && send->size != sizeof(uint64_t)))
+		return GODWIT_RDMA_LOCAL_LENGTH;
+	return GODWIT_RDMA_SUCCESS;
+}
+
+/* What is wrong with @send, or GODWIT_RDMA_SUCCESS. What concerns this end only is executed. */
+static enum godwit_rdma_status judge(struct godwit_rdma_pair *pair, const struct rdma_send *send)
+{
+	const struct godwit_rdma_work *work = &send->work;
+	enum godwit_rdma_status status;
 
 	if (work->operation == GODWIT_RDMA_BIND)
 		return rdma_bind_window(pair, work) ? GODWIT_RDMA_SUCCESS
@@ -157,19 +174,14 @@ static enum godwit_rdma_status judge(struct godwit_rdma_pair *pair, const struct
 	if (work->operation == GODWIT_RDMA_REGISTER)
 		return rdma_register_region(pair, work) ? GODWIT_RDMA_SUCCESS
 							: GODWIT_RDMA_LOCAL_OPERATION;
-	if ((read && (!reliable || with || work->bytes || !pair->attributes.reads_out)) ||
-	    with == (GODWIT_RDMA_WITH_IMMEDIATE | GODWIT_RDMA_WITH_INVALIDATE) ||
-	    (with == GODWIT_RDMA_WITH_INVALIDATE &&
-	     (!reliable || work->operation != GODWIT_RDMA_SEND)))
-		return GODWIT_RDMA_LOCAL_OPERATION;
-	if (send->size > GODWIT_RDMA_MESSAGE_MAX ||
-	    (read && work->operation != GODWIT_RDMA_READ && send->size != sizeof(uint64_t)))
-		return GODWIT_RDMA_LOCAL_LENGTH;
+	status = rdma_requester_judge(pair, send);
+	if (status != GODWIT_RDMA_SUCCESS)
+		return status;
 	for (uint32_t i = 0; i < work->segment_count; i++) {
 		struct rdma_place place;
 
 		if (work->segments[i].size &&
-		    !rdma_find_local(pair, &work->segments[i], read, &place))
+		    !rdma_find_local(pair, &work->segments[i], is_read(send), &place))
 			return GODWIT_RDMA_LOCAL_PROTECTION;
 	}
 	return GODWIT_RDMA_SUCCESS;
@@ -196,7 +208,8 @@ static void begin(struct godwit_rdma_pair *pair, struct rdma_send *send)
 	send->status = judge(pair, send);
 	send->refused = send->status != GODWIT_RDMA_SUCCESS;
 	send->psn = requester->next;
-	send->packets = send->refused || is_local(send) ? 0 : rdma_packets_of(pair, send->size);
+	send->packets =
+	    send->refused || rdma_send_is_local(send) ? 0 : rdma_packets_of(pair, send->size);
 	requester->next = rdma_psn_add(requester->next, send->packets);
 	requester->begun++;
 }

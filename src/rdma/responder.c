@@ -87,7 +87,7 @@ static bool need_receive(struct godwit_rdma_pair *pair)
 	return responder->has_receive;
 }
 
-static uint64_t receive_size(const struct rdma_receive *receive)
+uint64_t rdma_receive_size(const struct rdma_receive *receive)
 {
 	uint64_t size = 0;
 
@@ -127,7 +127,7 @@ static int execute_send(struct godwit_rdma_pair *pair, const struct rdma_packet 
 
 	if (!need_receive(pair))
 		return NOT_READY;
-	if (packet->payload_size > receive_size(&responder->receive) - received) {
+	if (packet->payload_size > rdma_receive_size(&responder->receive) - received) {
 		fail_receive(pair, GODWIT_RDMA_LOCAL_LENGTH, reliable ? RDMA_NAK_INVALID : 0);
 		return FAILED;
 	}
