@@ -12,10 +12,9 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "fuzz_input.h"
+#include "fuzz_moves.h"
 #include "virtio/rdma.h"
 #include "virtio_fuzz.h"
-
-#define MOVES_MAX 65536
 
 /* Of objects that are made first; the device counts so. */
 #define DOMAIN	    256U
@@ -92,24 +91,6 @@ static void close_loop(void *context)
 }
 
 /* --- Moves ------------------------------------------------------------------------------------- */
-
-struct moves {
-	uint8_t bytes[MOVES_MAX];
-	size_t used;
-};
-
-static void put(struct moves *moves, const void *bytes, size_t size)
-{
-	if (size > MOVES_MAX - moves->used)
-		return;
-	memcpy(moves->bytes + moves->used, bytes, size);
-	moves->used += size;
-}
-
-static void put8(struct moves *moves, uint8_t byte)
-{
-	put(moves, &byte, 1);
-}
 
 /* Writes to the guest's memory, at most 255 bytes. */
 static void put_write(struct moves *moves, uint32_t address, const uint8_t *bytes, uint8_t size)
@@ -299,7 +280,7 @@ static void translate(struct moves *moves, struct fuzz_input *input)
 	put(moves, (const uint8_t[10]){0}, 10); /* features, queue size */
 	moves->bytes[0] = 1;
 	put_objects(moves, fuzz_take8(input));
-	while (input->left && moves->used < MOVES_MAX - 1024) {
+	while (input->left && moves->used < FUZZ_MOVES_MAX - 1024) {
 		uint8_t what = fuzz_take8(input) % 16;
 
 		if (what < 6) {

@@ -15,12 +15,12 @@
 
 #include "base/checked.h"
 #include "fuzz_input.h"
+#include "fuzz_moves.h"
 #include "virtio/vsock.h"
 #include "virtio/vsock_packet.h"
 #include "virtio_fuzz.h"
 
-#define CID	  3
-#define MOVES_MAX 16384
+#define CID 3
 
 static char path[64];
 
@@ -41,24 +41,6 @@ static int unix_socket(const char *name, bool server)
 		return fd;
 	close(fd);
 	return -1;
-}
-
-struct moves {
-	uint8_t bytes[MOVES_MAX];
-	size_t used;
-};
-
-static void put(struct moves *moves, const void *bytes, size_t size)
-{
-	if (size > MOVES_MAX - moves->used)
-		return;
-	memcpy(moves->bytes + moves->used, bytes, size);
-	moves->used += size;
-}
-
-static void put8(struct moves *moves, uint8_t byte)
-{
-	put(moves, &byte, 1);
 }
 
 static uint32_t choose_port(struct fuzz_input *input)
@@ -117,7 +99,7 @@ static void translate(struct moves *moves, struct fuzz_input *input)
 	static const uint8_t no_features[8 + 2]; /* and queues as long as they may be */
 
 	put(moves, no_features, sizeof(no_features));
-	while (input->left && moves->used < MOVES_MAX - 512) {
+	while (input->left && moves->used < FUZZ_MOVES_MAX - 512) {
 		uint8_t what = fuzz_take8(input) % 16;
 
 		if (what < 8)
