@@ -54,6 +54,7 @@ static bool send_datagram(struct godwit_rdma_pair *pair)
 		return false;
 	}
 	memcpy(ends.destination, work->destination, sizeof(ends.destination));
+	memcpy(ends.next_hop, work->next_hop, sizeof(ends.next_hop));
 	if (rdma_address_is_none(ends.source))
 		memcpy(ends.source, work->source, sizeof(ends.source));
 	bytes = rdma_reserve_for(pair, &ends, rdma_packet_size(packet.opcode, packet.payload_size));
