@@ -55,8 +55,10 @@ const struct cli_option run_options[] = {
      "[,queue-size=N][,listen=on]\n"
      "[,postcopy=table|slots][,id=ID]"},
     {"rdma", CLI_REQUIRED, "SPEC",
-     "RDMA adapter: udp:ADDRESS[,net=ID][,id=ID], of\n"
-     "which ADDRESS is this host's and that of --net"},
+     "RDMA adapter: net=ID[,id=ID], whose packets are\n"
+     "frames of --net tap:…,id=ID; or by a socket:\n"
+     "udp:ADDRESS[,net=ID][,id=ID], of which ADDRESS\n"
+     "is this host's and that of --net"},
     {"vsock", CLI_REQUIRED, "SPEC", "sockets to the host: cid=N,path=PATH[,id=ID]"},
     {"console", CLI_REQUIRED, "SPEC", "hvc0: tty, pty, null, file:PATH or unix:PATH"},
     {"serial", CLI_REQUIRED, "SPEC",

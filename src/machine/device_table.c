@@ -146,44 +146,45 @@ static void read_mac(void *context)
 	virtio_device_read_config(request->net, 0, request->mac, sizeof(request->mac));
 }
 
-/* The MAC address of the network interface @id, or of the first one for NULL. */
-static struct error *find_mac(struct machine *machine, const char *id, uint8_t mac[6])
+/* The network interface @id, or the first one for NULL, and its MAC address. */
+static struct error *find_net(struct machine *machine, const char *id, struct mac_request *found)
 {
 	for (uint32_t i = 0; i < machine->device_count; i++) {
-		struct mac_request request = {.net = machine->devices[i].device};
+		struct virtio_device *device = machine->devices[i].device;
 
-		if (request.net->ops->id != VIRTIO_ID_NET ||
-		    (id && strcmp(request.net->id, id) != 0))
+		if (device->ops->id != VIRTIO_ID_NET || (id && strcmp(device->id, id) != 0))
 			continue;
-		event_loop_call(request.net->loop, read_mac, &request);
-		memcpy(mac, request.mac, sizeof(request.mac));
+		found->net = device;
+		event_loop_call(device->loop, read_mac, found);
 		return NULL;
 	}
 	return id ? error_usage("there is no --net with id=%s before it", id)
 		  : error_usage("there is no --net before it, whose addresses it could have");
 }
 
-/* "udp:ADDRESS[,net=ID][,id=ID]". */
+/* "net=ID[,id=ID]" or "udp:ADDRESS[,net=ID][,id=ID]". */
 static struct error *create_rdma(struct machine *machine, const char *text, uint32_t index,
 				 json_t *handed, struct virtio_device **device)
 {
 	AUTO_OPTIONS struct options *options = NULL;
 	const char *port, *net, *id;
 	struct virtio_rdma_port opened;
+	struct mac_request found;
 	char default_id[32];
-	uint8_t mac[6];
 
 	TRY(options_parse(text, "port", &options));
 	port = options_take(options, "port");
 	net = options_take(options, "net");
 	id = options_take(options, "id");
 	TRY(options_finish(options));
-	if (!port || strncmp(port, "udp:", 4) != 0)
-		return error_usage("it needs a port: udp:ADDRESS");
-	TRY(find_mac(machine, net, mac));
-	TRY(virtio_rdma_udp_port_open(port + 4, &opened));
+	if (port ? strncmp(port, "udp:", 4) != 0 : !net)
+		return error_usage(
+		    "it needs a port: net=ID, the interface --net with that id, or udp:ADDRESS");
+	TRY(find_net(machine, net, &found));
+	TRY(port ? virtio_rdma_udp_port_open(port + 4, &opened)
+		 : virtio_rdma_tap_port_open(found.net, found.mac, &opened));
 	snprintf(default_id, sizeof(default_id), index ? "rdma%u" : "rdma", index);
-	return virtio_rdma_create(id ?: default_id, mac, &opened, device);
+	return virtio_rdma_create(id ?: default_id, found.mac, &opened, device);
 }
 
 static const struct {

@@ -19,6 +19,7 @@
 #include "virtio/net.h"
 
 #include <ctype.h>
+#include <fcntl.h>
 #include <linux/if_tun.h>
 #include <string.h>
 
@@ -62,6 +63,7 @@ struct virtio_net {
 	struct net_control control;
 	struct net_announce announce;
 	bool announce_due; /* a state was loaded, and the device not resumed since */
+	struct net_taker taker;
 };
 
 static struct virtio_net *net_of(struct virtio_device *device)
@@ -181,6 +183,13 @@ static bool use_pairs(struct virtio_net *net, uint16_t current, uint16_t wanted)
 	for (uint16_t i = current; i > wanted; i--)
 		call_pair(net, i - 1, detach_on_loop, &call);
 	return true;
+}
+
+static void set_taker_on_loop(void *context)
+{
+	const struct pair_call *call = context;
+
+	call->pair->taker = call->net->taker;
 }
 
 /* --- Control queue --- */
@@ -490,6 +499,35 @@ static const struct virtio_device_ops net_ops = {
     .describe = net_describe,
     .destroy = net_destroy,
 };
+
+struct error *virtio_net_share_frames(struct virtio_device *device, const struct net_taker *taker,
+				      int *fd, bool *cuts)
+{
+	struct virtio_net *net = net_of(device);
+
+	if (device->ops != &net_ops)
+		return error_usage(
+		    "'%s' is the interface of a back-end, which has its frames; only "
+		    "one with tap: can be shared",
+		    device->id);
+	if (net->taker.take)
+		return error_usage("the frames of '%s' are shared already", device->id);
+	*fd = fcntl(net->tap.fds[0], F_DUPFD_CLOEXEC, 0);
+	if (*fd < 0)
+		return error_system(errno, "the interface of '%s'", device->id);
+	*cuts = net->tap.offloads & TUN_F_USO4;
+	net->taker = *taker;
+	call_pairs(net, set_taker_on_loop);
+	return NULL;
+}
+
+void virtio_net_keep_frames(struct virtio_device *device)
+{
+	struct virtio_net *net = net_of(device);
+
+	net->taker = (struct net_taker){0};
+	call_pairs(net, set_taker_on_loop);
+}
 
 /* --- Creation --- */
 

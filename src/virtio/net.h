@@ -8,6 +8,7 @@
 #ifndef GODWIT_VIRTIO_NET_H
 #define GODWIT_VIRTIO_NET_H
 
+#include "virtio/net_pair.h"
 #include "virtio/tap.h"
 #include "virtio/virtio_device.h"
 
@@ -35,6 +36,15 @@ struct error *virtio_net_create_handed(const char *text, const char *vm_name, ui
  * error. */
 struct error *virtio_net_create_on_tap(const struct virtio_net_options *options, struct tap *tap,
 				       struct virtio_device **device) MUST_CHECK;
+
+/*
+ * Lets @taker have the frames that it wants of those that come for the guest; there is one at a time.
+ * *@fd: another descriptor of the interface, which the caller closes, for frames behind a header
+ * (net_header.h); *@cuts: they may be long datagrams of UDP that the kernel cuts apart (NET_GSO_UDP_L4). Undone by virtio_net_keep_frames. Neither is for a loop of @device's.
+ */
+struct error *virtio_net_share_frames(struct virtio_device *device, const struct net_taker *taker,
+				      int *fd, bool *cuts) MUST_CHECK;
+void virtio_net_keep_frames(struct virtio_device *device);
 
 /* Parses all of @text, a unicast address other than zero, into @mac. */
 struct error *virtio_net_parse_mac(const char *text, uint8_t mac[6]) MUST_CHECK;

@@ -17,6 +17,9 @@
  * driver has no buffers the descriptor is not watched; frames wait, and later are dropped, in the
  * kernel.
  *
+ * With somebody who takes frames before the driver (net_taker) all are read into `packet`, where they
+ * can be looked at, and copied from there.
+ *
  * Transmitting: the header is copied and checked, since what the guest may still change cannot be;
  * the rest of the chain goes to the kernel in place. A frame with a bad header is dropped and
  * counted, a chain without a header is malformed.
@@ -27,7 +30,7 @@
  * Runs on the pair's loop and allocates nothing after net_pair_init. The guest controls the chains,
  * their contents and sizes, and may write to buffers while the kernel reads or fills them.
  *
- * System calls: readv, writev.
+ * System calls: read, readv, writev.
  */
 #include "virtio/net_pair.h"
 
@@ -209,6 +212,27 @@ static ssize_t read_frame(struct net_pair *pair)
 	return size < 0 ? -errno : size;
 }
 
+/* As receive_one, but somebody else may take the frame. */
+static enum step receive_shared(struct net_pair *pair)
+{
+	ssize_t size;
+
+	do {
+		size = read(pair->fd, pair->packet, PACKET_SIZE);
+	} while (size < 0 && errno == EINTR);
+	if (size < 0 && errno == EAGAIN)
+		return STEP_EMPTY;
+	if (size <= 0) {
+		back_end_lost(pair);
+		return STEP_FAILED;
+	}
+	if (size < NET_HEADER_SIZE + NET_FRAME_MIN)
+		return drop_received(pair, 0);
+	if (pair->taker.take(pair->taker.context, pair->packet, (size_t)size))
+		return STEP_DONE;
+	return scatter(pair, 0, 0, (size_t)size);
+}
+
 static enum step receive_one(struct net_pair *pair)
 {
 	struct virtqueue_chain *first = &pair->chains[0];
@@ -217,6 +241,8 @@ static enum step receive_one(struct net_pair *pair)
 
 	if (pair->held)
 		return scatter(pair, 0, 0, pair->held);
+	if (pair->taker.take)
+		return receive_shared(pair);
 	popped = pop_receive(pair, 0);
 	if (popped <= 0)
 		return popped < 0 ? STEP_FAILED : STEP_STARVED;

@@ -29,6 +29,15 @@ struct net_counters {
 	uint64_t tx_dropped; /* invalid header or size, or refused by the interface */
 };
 
+/*
+ * Who takes frames that came before the driver gets them. @packet of @size bytes is a private copy:
+ * NET_HEADER_SIZE bytes of header, and the frame. True: it is taken. On the pair's loop.
+ */
+struct net_taker {
+	bool (*take)(void *context, const uint8_t *packet, size_t size);
+	void *context;
+};
+
 struct net_pair {
 	struct virtio_device *device;
 	struct virtqueue *rx, *tx;
@@ -45,6 +54,7 @@ struct net_pair {
 	bool mergeable, checksums;   /* MRG_RXBUF, GUEST_CSUM negotiated */
 	uint64_t features;	     /* negotiated */
 	size_t held;		     /* bytes of a packet in `packet` that waits for buffers */
+	struct net_taker taker;	     /* .take NULL: nobody */
 	struct net_counters counters;
 	struct virtqueue_chain *chains; /* NET_QUEUE_SIZE: those that make up one received packet */
 	uint32_t *written;		/* NET_QUEUE_SIZE: bytes in each */

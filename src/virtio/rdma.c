@@ -50,6 +50,13 @@ bool virtio_rdma_may_send_from(const struct virtio_rdma *rdma, const uint8_t gid
 	       rdma->port.sends_from(rdma->port.context, gid);
 }
 
+void virtio_rdma_set_gid(struct virtio_rdma *rdma, uint32_t index, const uint8_t gid[16])
+{
+	memcpy(rdma->gids[index], gid, sizeof(rdma->gids[index]));
+	if (rdma->port.set_address)
+		rdma->port.set_address(rdma->port.context, index, gid);
+}
+
 static uint8_t *reserve(void *context, const struct godwit_rdma_ends *ends, uint32_t size)
 {
 	struct virtio_rdma *rdma = context;
@@ -314,6 +321,7 @@ static void free_window(struct virtio_rdma *rdma, struct adapter_object *object)
 /* What uses others goes first. */
 static void reset(struct virtio_device *device)
 {
+	static const uint8_t none[16];
 	struct virtio_rdma *rdma = from_device(device);
 
 	stop(device);
@@ -325,7 +333,8 @@ static void reset(struct virtio_device *device)
 	adapter_numbers_each(&rdma->keys, rdma, adapter_key_free);
 	adapter_numbers_each(&rdma->completions, rdma, adapter_completions_free);
 	adapter_numbers_each(&rdma->domains, rdma, adapter_domain_free);
-	memset(rdma->gids, 0, sizeof(rdma->gids));
+	for (uint32_t i = 0; i < GIDS_MAX; i++)
+		virtio_rdma_set_gid(rdma, i, none);
 }
 
 static struct error *movable(struct virtio_device *device, enum virtio_move how)
@@ -369,6 +378,8 @@ static void describe(struct virtio_device *device, json_t *object)
 	json_object_set_new(object, "retransmissions",
 			    json_integer((json_int_t)counters.retransmissions));
 	json_object_set_new(object, "requests-refused", json_integer((json_int_t)counters.refused));
+	if (rdma->port.describe)
+		rdma->port.describe(rdma->port.context, object);
 }
 
 /* Undoes as much as was made. */

@@ -21,9 +21,15 @@ struct virtio_rdma_port {
 	bool (*waits)(void *context);
 	/* Whether packets can leave with this source address. */
 	bool (*sends_from)(void *context, const uint8_t address[16]);
+	/* Entry @index of the guest's table of addresses is @address; ::, if it is empty. May be NULL. */
+	void (*set_address)(void *context, uint32_t index, const uint8_t address[16]);
+	/* Adds what is to be known about it to @object. May be NULL. */
+	void (*describe)(void *context, json_t *object);
 	void (*close)(void *context);
 	void *context;
 };
+
+#define VIRTIO_RDMA_ADDRESSES 64U /* in the table of the guest */
 
 /*
  * Creates the device @id. @mac is that of the network interface of the machine whose addresses become
@@ -35,6 +41,13 @@ struct error *virtio_rdma_create(const char *id, const uint8_t mac[6],
 
 /* A port over an UDP socket of the host, which has @address ("192.0.2.1", "2001:db8::1"). */
 struct error *virtio_rdma_udp_port_open(const char *address,
+					struct virtio_rdma_port *port) MUST_CHECK;
+
+/*
+ * A port over the interface of the network device @net, which has the address @mac: packets leave and come as its frames.
+ * @net lives longer.
+ */
+struct error *virtio_rdma_tap_port_open(struct virtio_device *net, const uint8_t mac[6],
 					struct virtio_rdma_port *port) MUST_CHECK;
 
 #endif

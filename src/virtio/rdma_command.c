@@ -67,18 +67,19 @@ static uint32_t set_gid(struct virtio_rdma *rdma, const uint8_t *request, uint32
 
 	if (index >= GIDS_MAX || !memcmp(request + 16, none, sizeof(none)))
 		return EINVAL;
-	memcpy(rdma->gids[index], request + 16, sizeof(rdma->gids[index]));
+	virtio_rdma_set_gid(rdma, index, request + 16);
 	return 0;
 }
 
 static uint32_t delete_gid(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
 			   uint8_t *answer)
 {
+	static const uint8_t none[16];
 	uint32_t index = get_le32(request + 8);
 
 	if (index >= GIDS_MAX)
 		return EINVAL;
-	memset(rdma->gids[index], 0, sizeof(rdma->gids[index]));
+	virtio_rdma_set_gid(rdma, index, none);
 	return 0;
 }
 

@@ -228,6 +228,7 @@ static uint32_t take_ends(const struct virtio_rdma *rdma, const struct adapter_p
 		return EADDRNOTAVAIL;
 	memcpy(ends->source, rdma->gids[index], sizeof(ends->source));
 	memcpy(ends->destination, request + 48, sizeof(ends->destination));
+	memcpy(ends->next_hop, request + 64, sizeof(ends->next_hop));
 	ends->source_port = get_le16(request + 74);
 	if (!ends->source_port)
 		ends->source_port = SOURCE_PORT_FIRST | (pair->object.number & SOURCE_PORT_MASK);

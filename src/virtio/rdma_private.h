@@ -11,6 +11,7 @@
  *	rdma_region.c	runs of guest memory, queues and regions that are made of them
  *	rdma_object.c	numbers of objects, and events of theirs that are to be told
  *	rdma_udp.c	the port over a socket
+ *	rdma_tap.c	the port over the machine's own network interface
  *
  * All of it runs on the device's loop, and touches guest memory only in a read section, which a turn and
  * a command open.
@@ -35,7 +36,7 @@
 #define FAST_PAGES_MAX	512U
 #define COMMAND_MAX	131072U
 #define COMMAND_BUFFERS 64U
-#define GIDS_MAX	64U
+#define GIDS_MAX	VIRTIO_RDMA_ADDRESSES
 #define RUNS_MAX                                                                                   \
 	(UINT32_C(1) << 22)	/* of everything: the memory that a guest can make the host use */
 #define IN_ENGINE_MAX	   128U /* work requests of a pair that were given to the engine */
@@ -309,6 +310,8 @@ struct virtio_rdma {
 	uint8_t discarded[GODWIT_RDMA_PACKET_MAX];
 };
 
+/* Entry @index of the table becomes @gid; ::, which is no address: empty. */
+void virtio_rdma_set_gid(struct virtio_rdma *rdma, uint32_t index, const uint8_t gid[16]);
 /* Whether @gid may be the source of packets: it is in the table, and the port can. */
 bool virtio_rdma_may_send_from(const struct virtio_rdma *rdma, const uint8_t gid[16]);
 

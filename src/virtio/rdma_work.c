@@ -57,6 +57,7 @@ static void decode_datagram(const struct virtio_rdma *rdma, const uint8_t *bytes
 	/* An empty source is one that no port sends from: the datagram is lost, as one without a way. */
 	if (index < GIDS_MAX)
 		memcpy(work->source, rdma->gids[index], sizeof(work->source));
+	memcpy(work->next_hop, bytes + 58, sizeof(work->next_hop));
 	memcpy(work->destination, bytes + 64, sizeof(work->destination));
 	work->destination_pair = get_le32(bytes + 24) & 0xffffff;
 	work->queue_key = get_le32(bytes + 28);

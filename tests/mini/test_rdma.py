@@ -8,7 +8,7 @@ from support.vm import BUILD, GODWIT, Machine
 
 # In a network namespace of its own, where interfaces can be made and the port is free.
 ALONE = ("unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh")
-NET, RDMA = ("--net", "tap:godwit0,id=front"), ("--rdma", "udp:127.0.0.1")
+NET, RDMA, SHARED = ("--net", "tap:godwit0,id=front"), ("--rdma", "udp:127.0.0.1"), ("--rdma", "net=front")
 MOVED = "'rdma' is an RDMA device, whose queue pairs are connected with peers: a VM with such a device cannot be saved or moved"
 
 
@@ -24,11 +24,12 @@ class Rdma(Machine):
                          *arguments, wrapper=ALONE)
 
 
+@pytest.mark.parametrize("rdma", [RDMA, SHARED], ids=["udp", "tap"])
 @pytest.mark.parametrize("words", [("save", "{name}", "{folder}/file"), ("save", "{name}", "{folder}/file", "--live"),
                                    ("migrate", "{name}", "unix:{folder}/nobody"),
                                    ("migrate", "{name}", "unix:{folder}/nobody", "--postcopy"), ("update", "{name}")])
-def test_machine_is_neither_saved_nor_moved_nor_updated(tmp_path, words):
-    with Rdma(*NET, *RDMA) as vm:
+def test_machine_is_neither_saved_nor_moved_nor_updated(tmp_path, words, rdma):
+    with Rdma(*NET, *rdma) as vm:
         vm.qmp.command("query-status")
         said = vm.cli(*[word.format(name=vm.name, folder=tmp_path) for word in words], check=False)
         assert said.returncode == 1 and MOVED in said.stderr
@@ -39,7 +40,9 @@ def test_machine_is_neither_saved_nor_moved_nor_updated(tmp_path, words):
 @pytest.mark.parametrize("arguments, message", [
     (RDMA, "there is no --net before it, whose addresses it could have"),
     ((*NET, "--rdma", "udp:127.0.0.1,net=back"), "there is no --net with id=back before it"),
-    ((*NET, "--rdma", "tap:godwit0"), "it needs a port: udp:ADDRESS"),
+    ((*NET, "--rdma", "tap:godwit0"), "it needs a port: net=ID, the interface --net with that id, or udp:ADDRESS"),
+    ((*NET, "--rdma", "net=back"), "there is no --net with id=back before it"),
+    ((*NET, "--rdma", "net=front", "--rdma", "net=front"), "the frames of 'front' are shared already"),
     ((*NET, "--rdma", "udp:nowhere"), "'nowhere'"),
     ((*NET, "--rdma", "udp:192.0.2.1"), "192.0.2.1"),
     ((*NET, "--rdma", "udp:127.0.0.1,mtu=9"), "mtu"),
