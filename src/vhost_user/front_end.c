@@ -199,6 +199,9 @@ static struct error *receive_reply(struct vhost_user_front_end *front,
 		return error_new(EPROTO, "%s is answered with %s", type->name, reply->type->name);
 	if (!reply->raw_size && type->reply_may_be_empty && payload == type->reply)
 		payload = VHOST_USER_EMPTY;
+	else if (reply->raw_size > sizeof(uint64_t) && type->reply_may_repeat &&
+		 payload == type->reply)
+		payload = type->payload;
 	return vhost_user_message_decode(reply, payload, fds);
 }
 

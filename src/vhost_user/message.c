@@ -45,8 +45,8 @@ static const struct vhost_user_message_type types[] = {
     MAIN(RESET_OWNER, EMPTY),
     MAIN(SET_MEM_TABLE, REGIONS, .fds = VHOST_USER_FDS_PER_REGION),
     /* What is in the reply is not said, and differs: nothing, 0, or what was asked. */
-    MAIN(SET_LOG_BASE, LOG, REPLIES(U64), .reply_may_be_empty = true, .fds = VHOST_USER_FDS_ONE,
-	 NEEDS(LOG_SHMFD)),
+    MAIN(SET_LOG_BASE, LOG, REPLIES(U64), .reply_may_be_empty = true, .reply_may_repeat = true,
+	 .fds = VHOST_USER_FDS_ONE, NEEDS(LOG_SHMFD)),
     MAIN(SET_LOG_FD, EMPTY, .fds = VHOST_USER_FDS_ONE),
     MAIN(SET_VRING_NUM, RING_STATE),
     MAIN(SET_VRING_ADDR, RING_ADDRESS),

@@ -144,6 +144,7 @@ struct vhost_user_message_type {
 	uint64_t protocol;	 /* protocol features that must all have been negotiated */
 	bool protocol_features;	 /* VHOST_USER_F_PROTOCOL_FEATURES must have been offered */
 	bool reply_may_be_empty; /* although the reply has a form */
+	bool reply_may_repeat;	 /* and may also have the request's form */
 };
 
 /* The type of @request, or NULL: not known. */

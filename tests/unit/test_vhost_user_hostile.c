@@ -272,6 +272,8 @@ static void test_lies_of_a_back_end_end_the_session(void **unused)
 	    {VHOST_USER_GET_QUEUE_NUM, "GET_QUEUE_NUM is 0", .size = 8},
 	    {VHOST_USER_GET_MAX_MEM_SLOTS, "GET_MAX_MEM_SLOTS is 0", .size = 8},
 	    {VHOST_USER_SET_FEATURES, "16 bytes, not 8", .size = 16},
+	    {VHOST_USER_SET_LOG_BASE, "12 bytes, not 16", .size = 12},
+	    {VHOST_USER_SET_LOG_BASE, "4 bytes, not 8", .size = 4},
 	    {VHOST_USER_GET_CONFIG, "has 3 bytes at 8, not 4 at 8", .size = 15,
 	     .payload = {8 | 3ULL << 32}},
 	    {VHOST_USER_GET_CONFIG, "has 4 bytes at 7", .size = 16, .payload = {7 | 4ULL << 32}},
