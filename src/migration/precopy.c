@@ -20,6 +20,8 @@
 #define STALLED_ROUNDS 3
 /* A guest is slowed so that each round leaves this part of what it began with. */
 #define GAIN 0.5
+/* A rest that takes less than this is not worth another round: the rest of the switch takes as long. */
+#define SHORT_NS (2 * PRECOPY_FIXED_NS)
 /* The first rounds send what was there before, and zeros: they say little of the guest. */
 #define SLOW_FROM_ROUND 3
 
@@ -76,6 +78,19 @@ static void foresee(struct precopy_progress *progress, uint64_t pages, int64_t m
 	progress->time_ns = bytes > allowed ? time_for(bytes - allowed, send - written) : 0;
 }
 
+/*
+ * With the lock: whether a round more is worth its time although the rest, @pages after @before, would
+ * be allowed. It is while each leaves half of what it began with: all of them together then take no
+ * more than twice the time for which the guest would stand still now.
+ */
+static bool gets_shorter(const struct precopy_progress *progress, uint64_t pages, uint64_t before)
+{
+	if (!pages || progress->downtime_ns < SHORT_NS)
+		return false;
+	return (double)progress->write_rate <= (double)progress->send_rate * GAIN &&
+	       (progress->round == 1 || (double)pages <= (double)before * GAIN);
+}
+
 static struct error *collect(struct precopy *precopy, bool *enough)
 {
 	const struct precopy_ops *ops = precopy->ops;
@@ -97,7 +112,8 @@ static struct error *collect(struct precopy *precopy, bool *enough)
 	progress->scheduled_pages += pages;
 	foresee(progress, pages, precopy->max_downtime_ns);
 	*enough = progress->round && progress->downtime_ns >= 0 &&
-		  (progress->downtime_ns <= precopy->max_downtime_ns || !pages);
+		  (progress->downtime_ns <= precopy->max_downtime_ns || !pages) &&
+		  !gets_shorter(progress, pages, before);
 	progress->phase = *enough ? PRECOPY_READY : progress->round ? PRECOPY_AGAIN : PRECOPY_FIRST;
 	progress->round += !*enough;
 	pthread_mutex_unlock(&precopy->lock);

@@ -7,7 +7,8 @@
  *
  * How fast the rest will go is what the last rounds that were long enough have shown, in pages with
  * content: of pages of zeros nearly nothing is sent, and how many of them there will be nobody knows.
- * That errs on the side of a downtime that is shorter than allowed.
+ * That errs on the side of a downtime that is shorter than allowed. Where the rest halves with each
+ * round more, it goes on for a few, so that the guest stands still for much less than is allowed.
  *
  * Threads: precopy_run is one thread's; the rest is for any.
  */

@@ -2,8 +2,10 @@
 /*
  * Where pages are, see ram_presence.h:
  *
- *   memory with a descriptor  SEEK_DATA and SEEK_HOLE, on a description of our own, since
- *                             seeking one that other threads seek as well would take turns
+ *   memory with a descriptor  pages that are in memory (mincore) are present; of the others SEEK_DATA
+ *                             and SEEK_HOLE tell which are swapped out or on a disk, on a
+ *                             description of our own, since seeking one that other threads seek as
+ *                             well would take turns
  *   huge pages                hugetlbfs knows no SEEK_DATA; pages that are mapped here (mincore) are
  *                             present, the others are read with pread, which takes none from the
  *                             pool, and are present if they are not zeros
@@ -104,22 +106,45 @@ static bool find_extent(struct ram_presence *presence, uint64_t at)
 	return hole >= 0;
 }
 
-static void look_at_file(struct ram_presence *presence, uint64_t count)
+/* Looks at pages [@first, @last) of the stretch, which are not in memory. */
+static bool look_at_disk(struct ram_presence *presence, uint64_t first, uint64_t last)
 {
-	uint64_t start = presence->start, end = start + count * PAGE;
+	uint64_t start = presence->start, end = start + last * PAGE;
 
-	for (uint64_t at = start; at < end; at = presence->extent.end) {
-		if (!find_extent(presence, at)) {
-			all_present(presence, count);
-			return;
-		}
+	for (uint64_t at = start + first * PAGE; at < end; at = presence->extent.end) {
+		if (!find_extent(presence, at))
+			return false;
 		if (!presence->extent.data)
 			continue;
 		/* Blocks of a file system may be smaller than a page. */
-		uint64_t first = (at - start) / PAGE;
-		uint64_t last = (MIN(presence->extent.end, end) - start + PAGE - 1) / PAGE;
+		uint64_t from = (at - start) / PAGE;
+		uint64_t to = (MIN(presence->extent.end, end) - start + PAGE - 1) / PAGE;
 
-		bitmap_set_range(presence->pages, first, last - first);
+		bitmap_set_range(presence->pages, from, to - from);
+	}
+	return true;
+}
+
+/*
+ * Most of what is there is in memory, of which the kernel tells from the page tables, a stretch at a
+ * time. (Seeks alone went through the whole file, once for each of who looks: 15 % of the time that
+ * sending took over two connections.)
+ */
+static void look_at_file(struct ram_presence *presence, uint64_t count)
+{
+	unsigned char cached[STRETCH_PAGES];
+
+	if (mincore(presence->block->host + presence->start, count * PAGE, cached) < 0)
+		memset(cached, 0, sizeof(cached)); /* not all of it is mapped */
+	for (uint64_t page = 0, run; page < count; page += run) {
+		for (run = 1; page + run < count && (cached[page + run] & 1) == (cached[page] & 1);)
+			run++;
+		if (cached[page] & 1) {
+			bitmap_set_range(presence->pages, page, run);
+		} else if (!look_at_disk(presence, page, page + run)) {
+			all_present(presence, count);
+			return;
+		}
 	}
 }
 

@@ -132,13 +132,24 @@ static void rest_fits_into_the_downtime(void **state)
 
 static void longer_downtime_needs_fewer_rounds(void **state)
 {
-	struct world strict = make(50000, 100000), lax = make(50000, 100000);
+	struct world strict = make(60000, 100000), lax = make(60000, 100000);
 
 	assert_null(run(&strict, 20));
 	assert_null(run(&lax, 1000));
 	assert_true(lax.rounds < strict.rounds);
 	precopy_clear(&strict.precopy);
 	precopy_clear(&lax.precopy);
+}
+
+static void rest_that_halves_with_each_round_becomes_short(void **state)
+{
+	struct world world = make(40000, 100000);
+
+	assert_null(run(&world, 2000));
+	assert_true((double)world.pending / world.sends * 1000 < 10);
+	/* For not much more time than the rest would have taken that was allowed: 1 s, after 2.6 s. */
+	assert_true(world.now - NS_PER_SECOND < 5 * NS_PER_SECOND);
+	precopy_clear(&world.precopy);
 }
 
 static void nothing_left_is_enough_for_any_downtime(void **state)
@@ -254,7 +265,7 @@ static void error_of_the_connection_ends_it(void **state)
 
 static void other_limit_counts_from_the_next_round_on(void **state)
 {
-	struct world world = make(50000, 100000);
+	struct world world = make(60000, 100000);
 
 	precopy_init(&world.precopy, &ops, &world, 1 * NS_PER_MS);
 	precopy_set_max_downtime(&world.precopy, 60 * NS_PER_SECOND);
@@ -337,6 +348,7 @@ int main(void)
 	    cmocka_unit_test(idle_guest_is_sent_once),
 	    cmocka_unit_test(rest_fits_into_the_downtime),
 	    cmocka_unit_test(longer_downtime_needs_fewer_rounds),
+	    cmocka_unit_test(rest_that_halves_with_each_round_becomes_short),
 	    cmocka_unit_test(nothing_left_is_enough_for_any_downtime),
 	    cmocka_unit_test(zeros_do_not_count_as_speed),
 	    cmocka_unit_test(guest_that_writes_faster_than_the_connection_goes_on_until_cancelled),
