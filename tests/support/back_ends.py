@@ -56,12 +56,13 @@ class BackEnd:
                 self.kill()
 
 
-def storage_daemon(folder, disk, queues=1, program="qemu-storage-daemon", lock=True):
-    """The disk image `disk` of QEMU's storage daemon."""
+def storage_daemon(folder, disk, queues=1, program="qemu-storage-daemon", lock=True, thread=False, options=""):
+    """The disk image `disk` of QEMU's storage daemon; with thread, which polls before it sleeps, in one of its own."""
     path = Path(folder) / f"{Path(disk).name}.socket"
-    return BackEnd(path, [program, "--blockdev", f"driver=file,node-name=file,filename={disk}" + ("" if lock else ",locking=off"),
+    return BackEnd(path, [program, *(("--object", "iothread,id=thread") if thread else ()),
+                          "--blockdev", f"driver=file,node-name=file,filename={disk}{options}" + ("" if lock else ",locking=off"),
                           "--export", f"type=vhost-user-blk,id=export,addr.type=unix,addr.path={path},node-name=file,"
-                                      f"writable=on,num-queues={queues}"])
+                                      f"writable=on,num-queues={queues}" + (",iothread=thread" if thread else "")])
 
 
 def godwit_blk(folder, image, *arguments):
