@@ -502,6 +502,8 @@ struct godwit_rdma_udp_counters {
  * failed: -EADDRINUSE: rxe, or somebody else, has it.
  */
 int godwit_rdma_udp_open(const uint8_t address[16], struct godwit_rdma_udp **udp);
+/* The same, but the address may be one that this machine does not have yet: nothing leaves or comes until then. */
+int godwit_rdma_udp_open_ahead(const uint8_t address[16], struct godwit_rdma_udp **udp);
 /* The engine that uses it is gone. Accepts NULL. */
 void godwit_rdma_udp_close(struct godwit_rdma_udp *udp);
 struct godwit_rdma_port godwit_rdma_udp_port(struct godwit_rdma_udp *udp);

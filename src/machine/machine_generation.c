@@ -25,6 +25,8 @@ struct error *machine_new_generation(struct machine *machine)
 	if (!memory_write(machine->map, PLATFORM_GENERATION_ADDRESS, machine->generation,
 			  sizeof(machine->generation)))
 		return error_new(EFAULT, "guest memory has no room for the generation id");
+	for (uint32_t i = 0; i < machine->device_count; i++)
+		virtio_device_new_generation(machine->devices[i].device);
 	kvm_vm_pulse_irq(machine->vm, PLATFORM_GENERATION_GSI);
 	return NULL;
 }

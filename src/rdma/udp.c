@@ -80,7 +80,7 @@ static bool set_option(int fd, int level, int option, int value)
 	return !setsockopt(fd, level, option, &value, sizeof(value));
 }
 
-static int prepare(struct godwit_rdma_udp *udp)
+static int prepare(struct godwit_rdma_udp *udp, bool ahead)
 {
 	union address address;
 	socklen_t size = to_socket_address(udp, udp->address, &address);
@@ -88,6 +88,9 @@ static int prepare(struct godwit_rdma_udp *udp)
 	udp->fd =
 	    socket(udp->v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (udp->fd < 0)
+		return -errno;
+	if (ahead && (udp->v4 ? !set_option(udp->fd, IPPROTO_IP, IP_FREEBIND, 1)
+			      : !set_option(udp->fd, IPPROTO_IPV6, IPV6_FREEBIND, 1)))
 		return -errno;
 	/* Packets that must not be fragmented have the identification 0. */
 	if (udp->v4 ? !set_option(udp->fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
@@ -106,7 +109,7 @@ static int prepare(struct godwit_rdma_udp *udp)
 	return bind(udp->fd, &address.any, size) < 0 ? -errno : 0;
 }
 
-int godwit_rdma_udp_open(const uint8_t address[16], struct godwit_rdma_udp **result)
+static int open_port(const uint8_t address[16], bool ahead, struct godwit_rdma_udp **result)
 {
 	static const uint8_t any[16];
 	struct godwit_rdma_udp *udp;
@@ -123,13 +126,23 @@ int godwit_rdma_udp_open(const uint8_t address[16], struct godwit_rdma_udp **res
 	udp->v4 = rdma_address_is_v4(address);
 	udp->last.dont_fragment = true;
 	rdma_crc_init(&udp->crc, true);
-	status = prepare(udp);
+	status = prepare(udp, ahead);
 	if (status < 0) {
 		godwit_rdma_udp_close(udp);
 		return status;
 	}
 	*result = udp;
 	return 0;
+}
+
+int godwit_rdma_udp_open(const uint8_t address[16], struct godwit_rdma_udp **udp)
+{
+	return open_port(address, false, udp);
+}
+
+int godwit_rdma_udp_open_ahead(const uint8_t address[16], struct godwit_rdma_udp **udp)
+{
+	return open_port(address, true, udp);
 }
 
 void godwit_rdma_udp_close(struct godwit_rdma_udp *udp)

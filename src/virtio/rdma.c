@@ -11,7 +11,8 @@
  * reach memory that is not the guest's, nor make the device use more of the host's than limits in
  * rdma_private.h say. Creation can fail.
  *
- * The device cannot be saved or moved: its peers know nothing of that.
+ * A device that is quiesced hears nothing of its peers, and they nothing of it: to them packets are lost
+ * until it goes on, here or elsewhere.
  */
 #include <errno.h>
 #include <sys/epoll.h>
@@ -34,11 +35,6 @@
 #define PORT_UP		    1U
 #define NUMBER_LAST	    0x7fffffU /* keys have 24 bits, and so have queue pairs */
 #define CLASS_NETWORK_OTHER 0x028000
-
-static struct virtio_rdma *from_device(struct virtio_device *device)
-{
-	return CONTAINER_OF(device, struct virtio_rdma, device);
-}
 
 /* --- Packets ----------------------------------------------------------------------------------- */
 
@@ -253,7 +249,7 @@ static void run_kicks(struct virtio_rdma *rdma)
 
 static void queue_notify(struct virtio_device *device, uint16_t index)
 {
-	struct virtio_rdma *rdma = from_device(device);
+	struct virtio_rdma *rdma = virtio_rdma_of(device);
 
 	if (index == QUEUE_CONTROL)
 		adapter_commands_run(rdma);
@@ -266,7 +262,7 @@ static void queue_notify(struct virtio_device *device, uint16_t index)
 
 static void config_read(struct virtio_device *device, uint32_t offset, void *data, uint32_t size)
 {
-	const struct virtio_rdma *rdma = from_device(device);
+	const struct virtio_rdma *rdma = virtio_rdma_of(device);
 	const uint8_t *mac = rdma->mac;
 	const uint8_t guid[8] = {mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]};
 	uint8_t config[CONFIG_SIZE] = {0};
@@ -301,14 +297,24 @@ static bool accept_features(struct virtio_device *device, uint64_t features)
 
 static void start(struct virtio_device *device)
 {
-	take_turn(from_device(device));
+	struct virtio_rdma *rdma = virtio_rdma_of(device);
+	int section;
+
+	if (rdma->copied) {
+		section = memory_read_begin(device->map);
+		adapter_pairs_disconnect(rdma);
+		memory_read_end(device->map, section);
+		rdma->copied = false;
+	}
+	take_turn(rdma);
 }
 
 static void stop(struct virtio_device *device)
 {
-	struct virtio_rdma *rdma = from_device(device);
+	struct virtio_rdma *rdma = virtio_rdma_of(device);
 
-	event_source_set_events(rdma->source, 0);
+	if (rdma->source)
+		event_source_set_events(rdma->source, 0);
 	event_timer_cancel(rdma->timer);
 }
 
@@ -322,7 +328,7 @@ static void free_window(struct virtio_rdma *rdma, struct adapter_object *object)
 static void reset(struct virtio_device *device)
 {
 	static const uint8_t none[16];
-	struct virtio_rdma *rdma = from_device(device);
+	struct virtio_rdma *rdma = virtio_rdma_of(device);
 
 	stop(device);
 	if (rdma->general)
@@ -337,17 +343,37 @@ static void reset(struct virtio_device *device)
 		virtio_rdma_set_gid(rdma, i, none);
 }
 
-static struct error *movable(struct virtio_device *device, enum virtio_move how)
+/* --- Moving ------------------------------------------------------------------------------------ */
+
+static struct error *watch_port(struct virtio_rdma *rdma)
 {
-	return error_new(EOPNOTSUPP,
-			 "'%s' is an RDMA device, whose queue pairs are connected with peers: a VM "
-			 "with such a device cannot be saved or moved",
-			 device->id);
+	return event_loop_add(rdma->device.loop, rdma->port.fd, 0, port_ready, rdma, &rdma->source);
 }
 
-static void visit_state(struct virtio_device *device, struct state *state)
+static void release(struct virtio_device *device)
 {
-	state_fail(state, movable(device, VIRTIO_MOVE_STOPPED));
+	struct virtio_rdma *rdma = virtio_rdma_of(device);
+
+	if (!rdma->port.release || !rdma->source)
+		return;
+	event_source_remove(TAKE_PTR(rdma->source));
+	rdma->port.release(rdma->port.context);
+}
+
+static struct error *take_over(struct virtio_device *device)
+{
+	struct virtio_rdma *rdma = virtio_rdma_of(device);
+
+	if (!rdma->port.take_over || rdma->source)
+		return NULL;
+	TRY(error_prefix(rdma->port.take_over(rdma->port.context, &rdma->port), "virtio-rdma '%s'",
+			 device->id));
+	return watch_port(rdma);
+}
+
+static void new_generation(struct virtio_device *device)
+{
+	virtio_rdma_of(device)->copied = true;
 }
 
 static uint32_t count(const struct adapter_numbers *numbers)
@@ -361,7 +387,7 @@ static uint32_t count(const struct adapter_numbers *numbers)
 
 static void describe(struct virtio_device *device, json_t *object)
 {
-	const struct virtio_rdma *rdma = from_device(device);
+	const struct virtio_rdma *rdma = virtio_rdma_of(device);
 	struct godwit_rdma_counters counters;
 
 	godwit_rdma_get_counters(rdma->engine, &counters);
@@ -385,13 +411,14 @@ static void describe(struct virtio_device *device, json_t *object)
 /* Undoes as much as was made. */
 static void destroy(struct virtio_device *device)
 {
-	struct virtio_rdma *rdma = from_device(device);
+	struct virtio_rdma *rdma = virtio_rdma_of(device);
 
 	if (rdma->engine)
 		reset(device);
 	godwit_rdma_destroy(rdma->engine);
 	event_timer_destroy(rdma->timer);
 	event_source_remove(rdma->source);
+	free(rdma->taken.bytes);
 	rdma->port.close(rdma->port.context);
 	adapter_numbers_free(&rdma->domains);
 	adapter_numbers_free(&rdma->completions);
@@ -414,7 +441,9 @@ static const struct virtio_device_ops rdma_ops = {
     .reset = reset,
     .quiesce = stop,
     .resume = start,
-    .movable = movable,
+    .release = release,
+    .take_over = take_over,
+    .new_generation = new_generation,
     .describe = describe,
     .destroy = destroy,
 };
@@ -431,7 +460,8 @@ static struct error *make(struct virtio_rdma *rdma)
 
 	rdma->device.features |= VIRTIO_FEATURE(FEATURE_RXE_QUEUES);
 	TRY(event_timer_create(loop, timer_ended, rdma, &rdma->timer));
-	TRY(event_loop_add(loop, rdma->port.fd, 0, port_ready, rdma, &rdma->source));
+	if (rdma->port.fd >= 0)
+		TRY(watch_port(rdma));
 	if (!adapter_numbers_init(&rdma->domains, DOMAINS_MAX, NUMBER_LAST) ||
 	    !adapter_numbers_init(&rdma->completions, COMPLETIONS_MAX, NUMBER_LAST) ||
 	    !adapter_numbers_init(&rdma->shared, SHARED_MAX, NUMBER_LAST) ||
@@ -452,13 +482,14 @@ struct error *virtio_rdma_create(const char *id, const uint8_t mac[6],
 		port->close(port->context);
 		return error_system(ENOMEM, "virtio-rdma '%s'", id);
 	}
-	error =
-	    virtio_device_init(&rdma->device, &rdma_ops, visit_state, id, QUEUE_COUNT, QUEUE_SIZE);
+	error = virtio_device_init(&rdma->device, &rdma_ops, virtio_rdma_visit_state, id,
+				   QUEUE_COUNT, QUEUE_SIZE);
 	if (error) {
 		port->close(port->context);
 		free(rdma);
 		return error;
 	}
+	rdma->device.stream = &virtio_rdma_stream_ops;
 	memcpy(rdma->mac, mac, sizeof(rdma->mac));
 	rdma->port = *port;
 	error = make(rdma);

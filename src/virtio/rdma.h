@@ -14,7 +14,7 @@
 struct virtio_rdma_port {
 	const char *name; /* static, for reports */
 	struct godwit_rdma_port packets;
-	int fd; /* readable when packets have come; watched by the device */
+	int fd; /* readable when packets have come; watched by the device; -1: not taken over yet */
 	/* Gives packets that have come to @engine, a bounded number; returns how many. */
 	uint32_t (*receive)(void *context, struct godwit_rdma *engine, int64_t now);
 	/* Packets wait until the descriptor is writable. */
@@ -25,6 +25,13 @@ struct virtio_rdma_port {
 	void (*set_address)(void *context, uint32_t index, const uint8_t address[16]);
 	/* Adds what is to be known about it to @object. May be NULL. */
 	void (*describe)(void *context, json_t *object);
+	/*
+	 * Of those of which only one process can have what they use: gives it back while the device is
+	 * quiesced; takes it, again or for the first time, and says in @port what has changed. NULL:
+	 * there is nothing of the kind.
+	 */
+	void (*release)(void *context);
+	struct error *(*take_over)(void *context, struct virtio_rdma_port *port);
 	void (*close)(void *context);
 	void *context;
 };
@@ -39,8 +46,11 @@ struct error *virtio_rdma_create(const char *id, const uint8_t mac[6],
 				 const struct virtio_rdma_port *port,
 				 struct virtio_device **device) MUST_CHECK;
 
-/* A port over an UDP socket of the host, which has @address ("192.0.2.1", "2001:db8::1"). */
-struct error *virtio_rdma_udp_port_open(const char *address,
+/*
+ * A port over an UDP socket of the host, which has @address ("192.0.2.1", "2001:db8::1"). @later: it is
+ * opened when it is taken over, and the host may get the address after that.
+ */
+struct error *virtio_rdma_udp_port_open(const char *address, bool later,
 					struct virtio_rdma_port *port) MUST_CHECK;
 
 /*

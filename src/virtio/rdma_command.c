@@ -32,6 +32,7 @@ static uint32_t create_domain(struct virtio_rdma *rdma, const uint8_t *request, 
 
 	if (!domain)
 		return ENOMEM;
+	memcpy(domain->object.made, request, 8);
 	if (!adapter_numbers_add(&rdma->domains, &domain->object) ||
 	    godwit_rdma_domain_create(rdma->engine, &domain->domain)) {
 		adapter_domain_free(rdma, &domain->object);
@@ -84,30 +85,36 @@ static uint32_t delete_gid(struct virtio_rdma *rdma, const uint8_t *request, uin
 }
 
 static const struct {
-	uint32_t (*execute)(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			    uint8_t *answer);
+	adapter_command *execute;
 	uint32_t request, answer; /* bytes, of the request at least */
 } commands[] = {
-    [1] = {create_domain, 8, 16},
+    [COMMAND_CREATE_PD] = {create_domain, 8, 16},
     [2] = {destroy_domain, 12, 8},
-    [3] = {adapter_completions_create, 16, 16},
+    [COMMAND_CREATE_CQ] = {adapter_completions_create, 16, 16},
     [4] = {adapter_completions_destroy, 12, 8},
-    [5] = {adapter_shared_create, 32, 16},
+    [COMMAND_CREATE_SRQ] = {adapter_shared_create, 32, 16},
     [6] = {adapter_shared_modify, 16, 8},
     [7] = {adapter_shared_query, 12, 16},
     [8] = {adapter_shared_destroy, 12, 8},
-    [9] = {adapter_pair_create, 64, 16},
+    [COMMAND_CREATE_QP] = {adapter_pair_create, 64, 16},
     [10] = {adapter_pair_modify, QP_ATTRIBUTES_SIZE, 8},
     [11] = {adapter_pair_query, 12, QP_ATTRIBUTES_SIZE},
     [12] = {adapter_pair_destroy, 12, 8},
-    [13] = {adapter_region_create, 48, 16},
+    [COMMAND_CREATE_MR] = {adapter_region_create, 48, 16},
     [14] = {adapter_region_extend, 16, 8},
     [15] = {adapter_region_destroy, 12, 8},
-    [16] = {adapter_window_create, 16, 16},
+    [COMMAND_CREATE_MW] = {adapter_window_create, 16, 16},
     [17] = {adapter_window_destroy, 12, 8},
     [18] = {set_gid, 32, 8},
     [19] = {delete_gid, 12, 8},
 };
+
+uint32_t adapter_command_execute(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size)
+{
+	uint8_t answer[ANSWER_MAX];
+
+	return commands[get_le32(request)].execute(rdma, request, size, answer);
+}
 
 /* Executes the command of @chain. False: it cannot be answered. */
 static bool execute(struct virtio_rdma *rdma, struct virtqueue_chain *chain, uint32_t *written)

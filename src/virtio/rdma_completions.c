@@ -124,9 +124,11 @@ uint32_t adapter_completions_create(struct virtio_rdma *rdma, const uint8_t *req
 		return ENOMEM;
 	queue->rdma = rdma;
 	options.context = queue;
+	memcpy(queue->object.made, request, 16);
 	status = adapter_ring_create(rdma, &queue->ring, slots, ELEMENT_SIZE, request + 16, count);
 	if (!status && !adapter_numbers_add(&rdma->completions, &queue->object))
 		status = ENOMEM;
+	options.number = queue->object.number;
 	if (!status)
 		status = (uint32_t)-godwit_rdma_completions_create(rdma->engine, &options,
 								   &queue->completions);

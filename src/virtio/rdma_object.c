@@ -51,6 +51,11 @@ void adapter_numbers_remove(struct adapter_numbers *numbers, const struct adapte
 		*slot_of(numbers, object->number) = NULL;
 }
 
+bool adapter_numbers_taken(const struct adapter_numbers *numbers, uint32_t number)
+{
+	return *slot_of(numbers, number);
+}
+
 void adapter_numbers_each(struct adapter_numbers *numbers, struct virtio_rdma *rdma,
 			  void (*visit)(struct virtio_rdma *rdma, struct adapter_object *object))
 {

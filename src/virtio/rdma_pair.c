@@ -192,6 +192,7 @@ uint32_t adapter_pair_create(struct virtio_rdma *rdma, const uint8_t *request, u
 		return ENOMEM;
 	pair->rdma = rdma;
 	pair->service = services[type];
+	memcpy(pair->object.made, request, 64);
 	status = make_queues(rdma, pair, request, size, get_le32(request + 24));
 	if (!status)
 		status = number_pair(rdma, pair, type == TYPE_GENERAL);
@@ -334,6 +335,25 @@ uint32_t adapter_pair_modify(struct virtio_rdma *rdma, const uint8_t *request, u
 	remember(pair, request, mask);
 	adapter_pair_will_feed(pair);
 	return 0;
+}
+
+static void disconnect(struct virtio_rdma *rdma, struct adapter_object *object)
+{
+	struct adapter_pair *pair = CONTAINER_OF(object, struct adapter_pair, object);
+	const struct godwit_rdma_attributes failed = {.state = GODWIT_RDMA_ERROR};
+	enum godwit_rdma_state state = godwit_rdma_pair_state(pair->pair);
+
+	if (pair->service == GODWIT_RDMA_DATAGRAM || state < GODWIT_RDMA_RTR ||
+	    state == GODWIT_RDMA_ERROR)
+		return;
+	godwit_rdma_pair_modify(pair->pair, &failed, GODWIT_RDMA_SET_STATE);
+	adapter_object_event(rdma, object, EVENT_QP_FATAL);
+	adapter_pair_will_feed(pair);
+}
+
+void adapter_pairs_disconnect(struct virtio_rdma *rdma)
+{
+	adapter_numbers_each(&rdma->pairs, rdma, disconnect);
 }
 
 uint32_t adapter_pair_query(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,

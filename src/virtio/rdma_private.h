@@ -10,6 +10,7 @@
  *	rdma_completions.c	completion queues
  *	rdma_region.c	runs of guest memory, queues and regions that are made of them
  *	rdma_object.c	numbers of objects, and events of theirs that are to be told
+ *	rdma_state.c	saving and loading all of it
  *	rdma_udp.c	the port over a socket
  *	rdma_tap.c	the port over the machine's own network interface
  *
@@ -19,6 +20,7 @@
 #ifndef GODWIT_VIRTIO_RDMA_PRIVATE_H
 #define GODWIT_VIRTIO_RDMA_PRIVATE_H
 
+#include "base/checked.h"
 #include "virtio/rdma.h"
 
 /* Limits that the driver is told. */
@@ -58,14 +60,31 @@ enum {
 
 struct virtio_rdma;
 
+/* Commands that make something, by which states name it. */
+enum {
+	COMMAND_CREATE_PD = 1,
+	COMMAND_CREATE_CQ = 3,
+	COMMAND_CREATE_SRQ = 5,
+	COMMAND_CREATE_QP = 9,
+	COMMAND_CREATE_MR = 13,
+	COMMAND_CREATE_MW = 16,
+};
+
+/* A command; the request is at least as long as its fixed part. 0 or the status. */
+typedef uint32_t adapter_command(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
+				 uint8_t *answer);
+
 enum { QUEUE_CONTROL, QUEUE_EVENTS, QUEUE_KICK, QUEUE_COUNT };
 
 /* --- Objects ----------------------------------------------------------------------------------- */
 
+#define MADE_MAX 64U
+
 /* The first member of each object that the driver made. */
 struct adapter_object {
 	uint32_t number;
-	uint32_t events; /* bits, that are to be told */
+	uint8_t made[MADE_MAX]; /* the command that made it, without its runs */
+	uint32_t events;	/* bits, that are to be told */
 	struct adapter_object *event_next;
 	bool event_listed;
 };
@@ -84,6 +103,8 @@ void adapter_numbers_free(struct adapter_numbers *numbers);
 bool adapter_numbers_add(struct adapter_numbers *numbers, struct adapter_object *object);
 /* Does nothing if @object has no number. */
 void adapter_numbers_remove(struct adapter_numbers *numbers, const struct adapter_object *object);
+/* Whether an object has the place of @number. */
+bool adapter_numbers_taken(const struct adapter_numbers *numbers, uint32_t number);
 /* Calls @visit for each object, which it may remove. */
 void adapter_numbers_each(struct adapter_numbers *numbers, struct virtio_rdma *rdma,
 			  void (*visit)(struct virtio_rdma *rdma, struct adapter_object *object));
@@ -189,17 +210,8 @@ struct adapter_key {
 	uint64_t first; /* offset in the first page */
 };
 
-/* Commands; the request is at least as long as its fixed part. 0 or the status. */
-uint32_t adapter_region_create(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			       uint8_t *answer);
-uint32_t adapter_region_extend(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			       uint8_t *answer);
-uint32_t adapter_region_destroy(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-				uint8_t *answer);
-uint32_t adapter_window_create(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			       uint8_t *answer);
-uint32_t adapter_window_destroy(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-				uint8_t *answer);
+adapter_command adapter_region_create, adapter_region_extend, adapter_region_destroy,
+    adapter_window_create, adapter_window_destroy;
 void adapter_key_free(struct virtio_rdma *rdma, struct adapter_object *object);
 
 /* --- Queues ------------------------------------------------------------------------------------ */
@@ -211,10 +223,7 @@ struct adapter_completions {
 	struct adapter_ring ring;
 };
 
-uint32_t adapter_completions_create(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-				    uint8_t *answer);
-uint32_t adapter_completions_destroy(struct virtio_rdma *rdma, const uint8_t *request,
-				     uint32_t size, uint8_t *answer);
+adapter_command adapter_completions_create, adapter_completions_destroy;
 void adapter_completions_free(struct virtio_rdma *rdma, struct adapter_object *object);
 
 /* Receives: of a pair, or shared. */
@@ -237,14 +246,8 @@ struct adapter_shared {
 	uint32_t limit;
 };
 
-uint32_t adapter_shared_create(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			       uint8_t *answer);
-uint32_t adapter_shared_modify(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			       uint8_t *answer);
-uint32_t adapter_shared_query(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			      uint8_t *answer);
-uint32_t adapter_shared_destroy(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-				uint8_t *answer);
+adapter_command adapter_shared_create, adapter_shared_modify, adapter_shared_query,
+    adapter_shared_destroy;
 void adapter_shared_free(struct virtio_rdma *rdma, struct adapter_object *object);
 
 struct adapter_pair {
@@ -263,14 +266,9 @@ struct adapter_pair {
 	bool feed_listed;
 };
 
-uint32_t adapter_pair_create(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			     uint8_t *answer);
-uint32_t adapter_pair_modify(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			     uint8_t *answer);
-uint32_t adapter_pair_query(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			    uint8_t *answer);
-uint32_t adapter_pair_destroy(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size,
-			      uint8_t *answer);
+adapter_command adapter_pair_create, adapter_pair_modify, adapter_pair_query, adapter_pair_destroy;
+/* This machine is a copy: its connections are those of another one. They fail. */
+void adapter_pairs_disconnect(struct virtio_rdma *rdma);
 void adapter_pair_free(struct virtio_rdma *rdma, struct adapter_object *object);
 /* NULL: there is none with this number. */
 struct adapter_pair *adapter_pair_find(const struct virtio_rdma *rdma, uint32_t number);
@@ -285,8 +283,16 @@ void adapter_domain_free(struct virtio_rdma *rdma, struct adapter_object *object
 
 /* Executes the commands that wait. */
 void adapter_commands_run(struct virtio_rdma *rdma);
+/* Executes one that makes something, of a state. 0 or the status. */
+uint32_t adapter_command_execute(struct virtio_rdma *rdma, const uint8_t *request, uint32_t size);
 
 /* --- The device -------------------------------------------------------------------------------- */
+
+/* Of a state that is coming. */
+struct adapter_bytes {
+	uint8_t *bytes;
+	size_t size, room;
+};
 
 struct virtio_rdma {
 	struct virtio_device device;
@@ -304,6 +310,9 @@ struct virtio_rdma {
 	uint32_t runs;		      /* in all objects */
 	struct adapter_object *events, *events_last;
 	struct adapter_pair *feed, *feed_last;
+	struct adapter_bytes taken;
+	bool loading;  /* a state: memory may not be there yet */
+	bool copied;   /* its connections are to fail when it goes on */
 	bool discards; /* the packet that is being made cannot leave */
 	uint64_t commands, refused_commands;
 	uint8_t command[COMMAND_MAX];
@@ -312,6 +321,15 @@ struct virtio_rdma {
 
 /* Entry @index of the table becomes @gid; ::, which is no address: empty. */
 void virtio_rdma_set_gid(struct virtio_rdma *rdma, uint32_t index, const uint8_t gid[16]);
+static inline struct virtio_rdma *virtio_rdma_of(struct virtio_device *device)
+{
+	return CONTAINER_OF(device, struct virtio_rdma, device);
+}
+
+extern const struct virtio_stream_ops virtio_rdma_stream_ops;
+/* What is not in the stream. */
+void virtio_rdma_visit_state(struct virtio_device *device, struct state *state);
+
 /* Whether @gid may be the source of packets: it is in the table, and the port can. */
 bool virtio_rdma_may_send_from(const struct virtio_rdma *rdma, const uint8_t gid[16]);
 

@@ -104,10 +104,12 @@ uint32_t adapter_shared_create(struct virtio_rdma *rdma, const uint8_t *request,
 	shared->receives.segments = segments;
 	shared->limit = get_le32(request + 24);
 	options.receives.context = shared;
+	memcpy(shared->object.made, request, 32);
 	status =
 	    adapter_ring_create(rdma, &shared->receives.ring, slots, stride, request + 32, count);
 	if (!status && !adapter_numbers_add(&rdma->shared, &shared->object))
 		status = ENOMEM;
+	options.number = shared->object.number;
 	if (!status)
 		status = (uint32_t)-godwit_rdma_shared_create(
 		    CONTAINER_OF(domain, struct adapter_domain, object)->domain, &options,

@@ -164,7 +164,7 @@ uint32_t adapter_ring_create(struct virtio_rdma *rdma, struct adapter_ring *ring
 		return status;
 	if (ring->runs.size < size)
 		return EINVAL;
-	return is_all_there(rdma, &ring->runs, size) ? 0 : EFAULT;
+	return rdma->loading || is_all_there(rdma, &ring->runs, size) ? 0 : EFAULT;
 }
 
 void adapter_ring_free(struct virtio_rdma *rdma, struct adapter_ring *ring)
@@ -279,6 +279,8 @@ static int fast_span_at(void *context, uint64_t offset, bool write, uint8_t **by
 		 within = at & (size - 1), address;
 
 	*there = MIN(*there, size - within);
+	if (at >> key->page_shift >= key->pages_max)
+		return -EFAULT;
 	if (!checked_add(key->pages[at >> key->page_shift], within, &address))
 		return -EFAULT;
 	return adapter_span(key->rdma, address, there, write ? MEMORY_WRITE : MEMORY_READ, bytes)
@@ -423,6 +425,7 @@ uint32_t adapter_region_create(struct virtio_rdma *rdma, const uint8_t *request,
 	key = rdma->regions < REGIONS_MAX ? new_key(rdma) : NULL;
 	if (!key)
 		return ENOMEM;
+	memcpy(key->object.made, request, 48);
 	status = fill_region(rdma, key, request, size, &options);
 	if (!status) {
 		result = godwit_rdma_region_create(
@@ -496,6 +499,7 @@ uint32_t adapter_window_create(struct virtio_rdma *rdma, const uint8_t *request,
 	key = rdma->windows < WINDOWS_MAX ? new_key(rdma) : NULL;
 	if (!key)
 		return ENOMEM;
+	memcpy(key->object.made, request, 16);
 	result = godwit_rdma_window_create(
 	    CONTAINER_OF(domain, struct adapter_domain, object)->domain, get_le32(request + 12),
 	    key->object.number << 8, &key->window);

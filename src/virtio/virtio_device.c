@@ -394,6 +394,19 @@ struct memory_request {
 	struct userfault *userfault;
 };
 
+static void new_generation_on_loop(void *context)
+{
+	struct virtio_device *device = context;
+
+	device->ops->new_generation(device);
+}
+
+void virtio_device_new_generation(struct virtio_device *device)
+{
+	if (device->ops->new_generation)
+		event_loop_call(device->loop, new_generation_on_loop, device);
+}
+
 static void memory_comes_on_loop(void *context)
 {
 	const struct memory_request *request = context;

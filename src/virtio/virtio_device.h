@@ -123,6 +123,11 @@ struct virtio_device_ops {
 	 */
 	void (*memory_comes)(struct virtio_device *device, struct userfault *userfault);
 	/*
+	 * The machine is a copy of one that may go on too, or go on again: what others know the device
+	 * by is not its alone. While quiesced. NULL: it makes no difference.
+	 */
+	void (*new_generation)(struct virtio_device *device);
+	/*
 	 * Why the device cannot be taken along, NULL if it can. Any thread that may wait for the
 	 * device's loop. NULL: it always can.
 	 */
@@ -312,6 +317,8 @@ void virtio_device_release(struct virtio_device *device);
 /* Likewise, but while it works. */
 struct error *virtio_device_share(struct virtio_device *device, json_t *handed) MUST_CHECK;
 struct error *virtio_device_take_over(struct virtio_device *device) MUST_CHECK;
+/* The operation of this name; from any other thread, while quiesced. */
+void virtio_device_new_generation(struct virtio_device *device);
 /* The operation of this name; from any other thread. */
 void virtio_device_memory_comes(struct virtio_device *device, struct userfault *userfault);
 /*

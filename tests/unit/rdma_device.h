@@ -467,7 +467,7 @@ static inline bool port_is_free(void)
 	own_address(address);
 	snprintf(text, sizeof(text), "%u.%u.%u.%u", address[12], address[13], address[14],
 		 address[15]);
-	AUTO_ERROR struct error *error = virtio_rdma_udp_port_open(text, &port);
+	AUTO_ERROR struct error *error = virtio_rdma_udp_port_open(text, false, &port);
 
 	if (!error)
 		port.close(port.context);
@@ -489,7 +489,7 @@ static inline void guest_create(struct guest *guest)
 	snprintf(address, sizeof(address), "%u.%u.%u.%u", guest->address[12], guest->address[13],
 		 guest->address[14], guest->address[15]);
 	driver_create_memory(&guest->driver, &memory);
-	driver_no_error(virtio_rdma_udp_port_open(address, &port));
+	driver_no_error(virtio_rdma_udp_port_open(address, false, &port));
 	driver_no_error(virtio_rdma_create("rdma", mac, &port, &device));
 	driver_add_device(&guest->driver, device);
 	guest_start(guest);

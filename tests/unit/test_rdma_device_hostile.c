@@ -587,27 +587,6 @@ static void short_event_buffers_need_a_reset(void **state)
 	assert_true(driver_needs_reset(&guest->driver));
 }
 
-/* --- Saving ------------------------------------------------------------------------------------ */
-
-static void device_can_be_neither_saved_nor_moved(void **state)
-{
-	CREATED;
-	struct virtio_device *device = guest->driver.device;
-	AUTO_STATE struct state *saved = state_save_begin(false);
-	AUTO_ERROR struct error *error = NULL, *running = NULL, *refused = NULL;
-	struct state_part part;
-
-	error = device->ops->movable(device, VIRTIO_MOVE_STOPPED);
-	running = device->ops->movable(device, VIRTIO_MOVE_LOGGED);
-	assert_non_null(strstr(error_message(error), "'rdma' is an RDMA device"));
-	assert_non_null(running);
-	virtio_device_quiesce(device);
-	virtio_device_state_part(device, &part);
-	refused = state_visit(saved, &part);
-	assert_non_null(refused);
-	virtio_device_resume(device);
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -638,7 +617,6 @@ int main(void)
 	    TEST(kicks_for_nobody_are_forgotten),
 	    TEST(long_kicks_need_a_reset),
 	    TEST(short_event_buffers_need_a_reset),
-	    TEST(device_can_be_neither_saved_nor_moved),
 	};
 
 	/* 77: skipped, for meson. */
