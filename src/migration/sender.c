@@ -226,8 +226,6 @@ struct error *migration_sender_round(struct migration_sender *sender, uint64_t *
 	sender->pending = pending;
 	sender->fresh = fresh;
 	sender->next_piece = 0;
-	__atomic_store_n(&sender->interrupted, false, __ATOMIC_RELAXED);
-	bandwidth_set_hurry(sender->bandwidth, false);
 	for (uint32_t i = 0; i < sender->channel_count; i++)
 		worker_pool_submit(sender->workers, &sender->channels[i]->job);
 	for (uint32_t i = 0; i < sender->channel_count; i++)
@@ -250,6 +248,12 @@ void migration_sender_interrupt(struct migration_sender *sender)
 {
 	__atomic_store_n(&sender->interrupted, true, __ATOMIC_RELAXED);
 	bandwidth_set_hurry(sender->bandwidth, true);
+}
+
+void migration_sender_go_on(struct migration_sender *sender)
+{
+	__atomic_store_n(&sender->interrupted, false, __ATOMIC_RELAXED);
+	bandwidth_set_hurry(sender->bandwidth, false);
 }
 
 static struct error *send_to_all(struct migration_sender *sender, uint32_t count,

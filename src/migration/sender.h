@@ -70,8 +70,9 @@ struct error *migration_sender_round(struct migration_sender *sender, uint64_t *
  * interrupted round waits for nothing.
  */
 struct error *migration_sender_settle(struct migration_sender *sender) MUST_CHECK;
-/* Makes the round that runs (not a later one) return soon. Any thread. */
+/* Makes the round that runs, and each that comes, return soon: until migration_sender_go_on. Any thread. */
 void migration_sender_interrupt(struct migration_sender *sender);
+void migration_sender_go_on(struct migration_sender *sender);
 /*
  * A barrier on all data connections, and ROUND_END on the main one: the destination applies what
  * comes later after all that came before. Returns the number that the round had, from 1, in *@round.
