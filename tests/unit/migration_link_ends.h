@@ -107,6 +107,23 @@ static inline void check_link(struct migration_link *source, struct migration_li
 	assert_memory_equal(message.text, "no  CPU", 7);
 }
 
+/* A source finds the way to who listens at @end, at @address, with one connection for data. Ends both. */
+static inline void check_arrival(struct end *end, struct migration_link_options *options,
+				 const char *address)
+{
+	struct migration_link *source;
+
+	options->address = address;
+	options->channels = 1;
+	assert_no_error(migration_link_open(MIGRATION_SOURCE, options, &source));
+	assert_no_error(migration_link_connect(source));
+	pthread_join(end->thread, NULL);
+	assert_no_error(end->error);
+	check_link(source, end->link, 1, false);
+	migration_link_close(source);
+	migration_link_close(end->link);
+}
+
 static inline void check_addresses(const char *listen, const char *connect, uint32_t channels,
 				   bool postcopy, const char *tls)
 {

@@ -3,7 +3,7 @@
  * States of devices over a migration's data connections: each arrives whole and in its order, devices
  * do not wait for each other, and the destination never holds more than its pool.
  */
-#include "migration_pair.h"
+#include "migration_pair_states.h"
 
 #include <pthread.h>
 
@@ -12,10 +12,7 @@
 
 struct travel {
 	struct pair_memory memory, there;
-	struct migration_link *source, *destination;
-	struct migration_sender *sender;
-	struct migration_receiver *receiver;
-	pthread_t credits;
+	struct pair_states ends;
 	uint64_t loaded[DEVICES]; /* bytes */
 	bool last[DEVICES];
 	bool mixed_up;		/* atomic: bytes did not come in their order */
@@ -73,19 +70,6 @@ static void ended(void *context, const struct error *error)
 static const struct migration_receiver_ops ops = {
     .load = load, .all_loaded = all_loaded, .ended = ended};
 
-static void *take_credits(void *context)
-{
-	struct travel *travel = context;
-	struct migration_message message;
-	struct error *error;
-
-	while (!(error = migration_link_receive(travel->source, &message)))
-		if (message.type == MIGRATION_STATE_CREDIT)
-			assert_no_error(migration_sender_credit(travel->sender, &message));
-	error_free(error);
-	return NULL;
-}
-
 static void begin(struct travel *travel, uint32_t channels, uint64_t pool)
 {
 	struct migration_sender_options options = {.workers = 4, .devices = DEVICES};
@@ -97,23 +81,18 @@ static void begin(struct travel *travel, uint32_t channels, uint64_t pool)
 	*travel = (struct travel){.blocked = blocked, .slow = slow, .fails = fails};
 	pair_memory_create(&travel->memory);
 	pair_memory_create(&travel->there);
-	pair_links(channels, false, &travel->source, &travel->destination);
-	assert_no_error(
-	    migration_sender_create(travel->source, travel->memory.map, &options, &travel->sender));
-	assert_no_error(migration_receiver_create(travel->destination, travel->there.map,
+	pair_links(channels, false, &travel->ends.source, &travel->ends.destination);
+	assert_no_error(migration_sender_create(travel->ends.source, travel->memory.map, &options,
+						&travel->ends.sender));
+	assert_no_error(migration_receiver_create(travel->ends.destination, travel->there.map,
 						  &receiver_options, &ops, travel,
-						  &travel->receiver));
-	assert_int_equal(pthread_create(&travel->credits, NULL, take_credits, travel), 0);
+						  &travel->ends.receiver));
+	pair_states_begin(&travel->ends);
 }
 
 static void end(struct travel *travel)
 {
-	migration_link_cancel(travel->source);
-	pthread_join(travel->credits, NULL);
-	migration_sender_destroy(travel->sender);
-	migration_link_close(travel->source);
-	migration_receiver_destroy(travel->receiver);
-	migration_link_close(travel->destination);
+	pair_states_end(&travel->ends);
 	pair_memory_destroy(&travel->memory);
 	pair_memory_destroy(&travel->there);
 }
@@ -137,8 +116,9 @@ static void emit(void *context)
 		for (size_t i = 0; i < size; i++)
 			bytes[i] = byte_at(emission->device, offset + i);
 		offset += size;
-		emission->error = migration_sender_emit(emission->travel->sender, emission->device,
-							bytes, size, offset == emission->size);
+		emission->error =
+		    migration_sender_emit(emission->travel->ends.sender, emission->device, bytes,
+					  size, offset == emission->size);
 		if (offset == emission->size)
 			break;
 	}
@@ -148,7 +128,7 @@ static void emit(void *context)
 /* Device n sends sizes[n] bytes, all at once as far as there are threads. */
 static void emit_all(struct travel *travel, const uint64_t sizes[DEVICES])
 {
-	struct worker_pool *workers = migration_sender_workers(travel->sender);
+	struct worker_pool *workers = migration_sender_workers(travel->ends.sender);
 	struct emission emissions[DEVICES];
 
 	for (uint32_t i = 0; i < DEVICES; i++) {
@@ -166,14 +146,14 @@ static void check(struct travel *travel, const uint64_t sizes[DEVICES], uint64_t
 {
 	struct migration_received received;
 
-	assert_no_error(migration_sender_finish(travel->sender));
-	assert_no_error(migration_receiver_wait(travel->receiver));
+	assert_no_error(migration_sender_finish(travel->ends.sender));
+	assert_no_error(migration_receiver_wait(travel->ends.receiver));
 	assert_false(travel->mixed_up);
 	for (uint32_t i = 0; i < DEVICES; i++) {
 		assert_int_equal(travel->loaded[i], sizes[i]);
 		assert_true(travel->last[i]);
 	}
-	migration_receiver_progress(travel->receiver, &received);
+	migration_receiver_progress(travel->ends.receiver, &received);
 	assert_int_equal(received.devices_loaded, DEVICES);
 	assert_true(received.pool_peak <= pool);
 	assert_int_equal(travel->all_loaded, 1);
@@ -187,7 +167,7 @@ static void check_channels(uint32_t channels, uint64_t pool)
 	struct travel travel = {};
 
 	begin(&travel, channels, pool);
-	assert_no_error(migration_receiver_start(travel.receiver));
+	assert_no_error(migration_receiver_start(travel.ends.receiver));
 	emit_all(&travel, some_sizes);
 	check(&travel, some_sizes, pool);
 	end(&travel);
@@ -211,10 +191,10 @@ static void test_slow_loader_fills_the_pool_and_no_more(void **unused)
 	struct migration_sent sent;
 
 	begin(&travel, 4, MIB(4));
-	assert_no_error(migration_receiver_start(travel.receiver));
+	assert_no_error(migration_receiver_start(travel.ends.receiver));
 	emit_all(&travel, some_sizes);
 	check(&travel, some_sizes, MIB(4));
-	migration_sender_progress(travel.sender, &sent);
+	migration_sender_progress(travel.ends.sender, &sent);
 	assert_true(sent.credit_waits > 0);
 	assert_true(travel.most > 1); /* devices are loaded at the same time */
 	end(&travel);
@@ -226,7 +206,7 @@ static void test_blocked_device_is_in_nobodys_way(void **unused)
 	struct travel travel = {.blocked = 6};
 
 	begin(&travel, 2, MIB(4));
-	assert_no_error(migration_receiver_start(travel.receiver));
+	assert_no_error(migration_receiver_start(travel.ends.receiver));
 	emit_all(&travel, some_sizes);
 	check(&travel, some_sizes, MIB(4));
 	end(&travel);
@@ -242,8 +222,8 @@ static void *send_rounds(void *context)
 			pair_fill(&travel->memory, 0, page, version, true);
 		pair_mark(&travel->memory, 0, 0, PAIR_SIZE / PAIR_PAGE);
 		assert_no_error(
-		    migration_sender_round(travel->sender, travel->memory.pending, false));
-		assert_no_error(migration_sender_end_round(travel->sender, &round));
+		    migration_sender_round(travel->ends.sender, travel->memory.pending, false));
+		assert_no_error(migration_sender_end_round(travel->ends.sender, &round));
 	}
 	return NULL;
 }
@@ -255,7 +235,7 @@ static void test_states_travel_beside_memory(void **unused)
 	pthread_t thread;
 
 	begin(&travel, 2, MIB(4));
-	assert_no_error(migration_receiver_start(travel.receiver));
+	assert_no_error(migration_receiver_start(travel.ends.receiver));
 	assert_int_equal(pthread_create(&thread, NULL, send_rounds, &travel), 0);
 	emit_all(&travel, some_sizes);
 	pthread_join(thread, NULL);
@@ -269,9 +249,9 @@ static void test_failing_load_ends_it(void **unused)
 	struct travel travel = {.fails = "serial: index is not a register"};
 
 	begin(&travel, 2, 0);
-	assert_no_error(migration_receiver_start(travel.receiver));
-	assert_no_error(migration_sender_emit(travel.sender, 3, "x", 1, true));
-	assert_error_with(migration_receiver_wait(travel.receiver),
+	assert_no_error(migration_receiver_start(travel.ends.receiver));
+	assert_no_error(migration_sender_emit(travel.ends.sender, 3, "x", 1, true));
+	assert_error_with(migration_receiver_wait(travel.ends.receiver),
 			  "serial: index is not a register");
 	assert_int_equal(travel.all_loaded, 0);
 	end(&travel);
@@ -310,8 +290,8 @@ static void test_waiting_for_credit_can_be_cancelled(void **unused)
 	pthread_t thread;
 
 	begin(&travel, 1, 0);
-	assert_int_equal(pthread_create(&thread, NULL, cancel_soon, travel.sender), 0);
-	assert_error_with(migration_sender_emit(travel.sender, 0, "x", 1, true), "cancelled");
+	assert_int_equal(pthread_create(&thread, NULL, cancel_soon, travel.ends.sender), 0);
+	assert_error_with(migration_sender_emit(travel.ends.sender, 0, "x", 1, true), "cancelled");
 	pthread_join(thread, NULL);
 	end(&travel);
 }
@@ -323,15 +303,15 @@ static void test_bad_credit_is_refused(void **unused)
 
 	begin(&travel, 1, 0);
 	message.credit.device = DEVICES;
-	assert_error_with(migration_sender_credit(travel.sender, &message), "device 12 of 12");
+	assert_error_with(migration_sender_credit(travel.ends.sender, &message), "device 12 of 12");
 	message.credit.device = 1;
 	message.credit.indexes = 2;
 	message.credit.bytes = 2 * CHUNK;
-	assert_no_error(migration_sender_credit(travel.sender, &message));
+	assert_no_error(migration_sender_credit(travel.ends.sender, &message));
 	message.credit.indexes = 1;
-	assert_error_with(migration_sender_credit(travel.sender, &message), "is taken back");
-	assert_no_error(migration_sender_emit(travel.sender, 1, "x", 1, true));
-	assert_error_with(migration_sender_emit(travel.sender, 1, "x", 1, true),
+	assert_error_with(migration_sender_credit(travel.ends.sender, &message), "is taken back");
+	assert_no_error(migration_sender_emit(travel.ends.sender, 1, "x", 1, true));
+	assert_error_with(migration_sender_emit(travel.ends.sender, 1, "x", 1, true),
 			  "after its last chunk");
 	end(&travel);
 }

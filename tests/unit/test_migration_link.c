@@ -29,22 +29,13 @@ static void test_tcp_version_6(void **unused)
 static void test_tcp_at_every_address(void **unused)
 {
 	struct migration_link_options options = {.address = "tcp::0"};
-	struct migration_link *source;
 	char address[64];
 	struct end end;
 
 	listen_at(&end, &options);
 	snprintf(address, sizeof(address), "tcp:127.0.0.1%s",
 		 strrchr(migration_link_address(end.link), ':'));
-	options.address = address;
-	options.channels = 1;
-	assert_no_error(migration_link_open(MIGRATION_SOURCE, &options, &source));
-	assert_no_error(migration_link_connect(source));
-	pthread_join(end.thread, NULL);
-	assert_no_error(end.error);
-	check_link(source, end.link, 1, false);
-	migration_link_close(source);
-	migration_link_close(end.link);
+	check_arrival(&end, &options, address);
 }
 
 static void test_unix(void **unused)

@@ -106,7 +106,6 @@ static void check_half_session(uint32_t patience, bool leaves)
 {
 	struct migration_link_options options = {.address = "tcp:127.0.0.1:0",
 						 .timeout_ms = patience};
-	struct migration_link *source;
 	struct end end;
 	char byte;
 	int fd;
@@ -118,15 +117,7 @@ static void check_half_session(uint32_t patience, bool leaves)
 		shutdown(fd, SHUT_WR);
 	assert_int_equal(recv(fd, &byte, 1, 0), 0);
 	close(fd);
-	options.address = migration_link_address(end.link);
-	options.channels = 1;
-	assert_no_error(migration_link_open(MIGRATION_SOURCE, &options, &source));
-	assert_no_error(migration_link_connect(source));
-	pthread_join(end.thread, NULL);
-	assert_no_error(end.error);
-	check_link(source, end.link, 1, false);
-	migration_link_close(source);
-	migration_link_close(end.link);
+	check_arrival(&end, &options, migration_link_address(end.link));
 }
 
 static void test_source_that_goes_before_all_is_connected(void **unused)

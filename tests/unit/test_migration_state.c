@@ -8,7 +8,7 @@
  * its rounds: all are equally slow however busy this host is, so that bytes can be counted where a clock
  * would have to be looked at.
  */
-#include "migration_pair.h"
+#include "migration_pair_states.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -154,10 +154,8 @@ static void network_end(struct network *network)
 struct travel {
 	struct network network;
 	struct pair_memory here, there;
-	struct migration_link *source, *destination;
-	struct migration_sender *sender;
-	struct migration_receiver *receiver;
-	pthread_t accepting, credits;
+	struct pair_states ends;
+	pthread_t accepting;
 	uint64_t loaded[DEVICES];
 	bool mixed_up; /* atomic */
 };
@@ -183,19 +181,7 @@ static void *accept_link(void *context)
 {
 	struct travel *travel = context;
 
-	return migration_link_accept(travel->destination);
-}
-
-static void *take_credits(void *context)
-{
-	struct travel *travel = context;
-	struct migration_message message;
-	struct error *error;
-
-	while (!(error = migration_link_receive(travel->source, &message)))
-		error_free(migration_sender_credit(travel->sender, &message));
-	error_free(error);
-	return NULL;
+	return migration_link_accept(travel->ends.destination);
 }
 
 static void connect_links(struct travel *travel, uint32_t channels)
@@ -204,13 +190,14 @@ static void connect_links(struct travel *travel, uint32_t channels)
 	char address[64];
 	void *error;
 
-	assert_no_error(migration_link_open(MIGRATION_DESTINATION, &options, &travel->destination));
-	network_begin(&travel->network, migration_link_address(travel->destination));
+	assert_no_error(
+	    migration_link_open(MIGRATION_DESTINATION, &options, &travel->ends.destination));
+	network_begin(&travel->network, migration_link_address(travel->ends.destination));
 	assert_int_equal(pthread_create(&travel->accepting, NULL, accept_link, travel), 0);
 	snprintf(address, sizeof(address), "tcp:127.0.0.1:%u", travel->network.port);
 	options = (struct migration_link_options){.address = address, .channels = channels};
-	assert_no_error(migration_link_open(MIGRATION_SOURCE, &options, &travel->source));
-	assert_no_error(migration_link_connect(travel->source));
+	assert_no_error(migration_link_open(MIGRATION_SOURCE, &options, &travel->ends.source));
+	assert_no_error(migration_link_connect(travel->ends.source));
 	pthread_join(travel->accepting, &error);
 	assert_no_error(error);
 }
@@ -225,23 +212,18 @@ static void begin(struct travel *travel, uint32_t channels)
 	pair_memory_create(&travel->here);
 	pair_memory_create(&travel->there);
 	connect_links(travel, channels);
-	assert_no_error(
-	    migration_sender_create(travel->source, travel->here.map, &options, &travel->sender));
-	assert_no_error(migration_receiver_create(travel->destination, travel->there.map,
+	assert_no_error(migration_sender_create(travel->ends.source, travel->here.map, &options,
+						&travel->ends.sender));
+	assert_no_error(migration_receiver_create(travel->ends.destination, travel->there.map,
 						  &receiver_options, &ops, travel,
-						  &travel->receiver));
-	assert_int_equal(pthread_create(&travel->credits, NULL, take_credits, travel), 0);
-	assert_no_error(migration_receiver_start(travel->receiver));
+						  &travel->ends.receiver));
+	pair_states_begin(&travel->ends);
+	assert_no_error(migration_receiver_start(travel->ends.receiver));
 }
 
 static void end(struct travel *travel)
 {
-	migration_link_cancel(travel->source);
-	pthread_join(travel->credits, NULL);
-	migration_sender_destroy(travel->sender);
-	migration_link_close(travel->source);
-	migration_receiver_destroy(travel->receiver);
-	migration_link_close(travel->destination);
+	pair_states_end(&travel->ends);
 	network_end(&travel->network);
 	pair_memory_destroy(&travel->here);
 	pair_memory_destroy(&travel->there);
@@ -261,14 +243,14 @@ static void emit(void *context)
 
 	for (uint64_t i = 0; i < STATE; i++)
 		bytes[i] = byte_at(emission->device, i);
-	emission->error =
-	    migration_sender_emit(emission->travel->sender, emission->device, bytes, STATE, true);
+	emission->error = migration_sender_emit(emission->travel->ends.sender, emission->device,
+						bytes, STATE, true);
 	free(bytes);
 }
 
 static void emit_all(struct travel *travel)
 {
-	struct worker_pool *workers = migration_sender_workers(travel->sender);
+	struct worker_pool *workers = migration_sender_workers(travel->ends.sender);
 	struct emission emissions[DEVICES];
 
 	for (uint32_t i = 0; i < DEVICES; i++) {
@@ -294,14 +276,14 @@ static void check_channels(uint32_t channels)
 	begin(&travel, channels);
 	began = clock_monotonic_ns();
 	emit_all(&travel);
-	assert_no_error(migration_sender_finish(travel.sender));
-	assert_no_error(migration_receiver_wait(travel.receiver));
+	assert_no_error(migration_sender_finish(travel.ends.sender));
+	assert_no_error(migration_receiver_wait(travel.ends.receiver));
 	print_message("%u connections: %lld ms\n", channels,
 		      (long long)((clock_monotonic_ns() - began) / NS_PER_MS));
 	assert_false(travel.mixed_up);
 	for (uint32_t i = 0; i < DEVICES; i++)
 		assert_int_equal(travel.loaded[i], STATE);
-	migration_receiver_progress(travel.receiver, &received);
+	migration_receiver_progress(travel.ends.receiver, &received);
 	assert_int_equal(received.state_bytes, DEVICES * STATE);
 	assert_true(received.pool_peak <= POOL);
 	end(&travel);
@@ -364,10 +346,10 @@ static void test_chunks_are_loaded_in_their_order(void **unused)
 	struct pair_ends ends;
 
 	pair_memory_create(&travel.there);
-	travel.destination = pair_link(MIGRATION_DESTINATION, 2, false, &ends);
-	assert_no_error(migration_receiver_create(travel.destination, travel.there.map, &options,
-						  &ops, &travel, &travel.receiver));
-	assert_no_error(migration_receiver_start(travel.receiver));
+	travel.ends.destination = pair_link(MIGRATION_DESTINATION, 2, false, &ends);
+	assert_no_error(migration_receiver_create(travel.ends.destination, travel.there.map,
+						  &options, &ops, &travel, &travel.ends.receiver));
+	assert_no_error(migration_receiver_start(travel.ends.receiver));
 	await_credit(ends.fds[0], 1);
 	say_chunk(ends.fds[1], 0, false);
 	await_credit(ends.fds[0], 10);
@@ -381,11 +363,11 @@ static void test_chunks_are_loaded_in_their_order(void **unused)
 		assert_int_equal(send(ends.fds[1 + i], head, sizeof(head), 0), sizeof(head));
 		shutdown(ends.fds[1 + i], SHUT_WR);
 	}
-	assert_no_error(migration_receiver_wait(travel.receiver));
+	assert_no_error(migration_receiver_wait(travel.ends.receiver));
 	assert_false(travel.mixed_up);
 	assert_int_equal(travel.loaded[0], 10 * WIRE_PAGE);
-	migration_receiver_destroy(travel.receiver);
-	migration_link_close(travel.destination);
+	migration_receiver_destroy(travel.ends.receiver);
+	migration_link_close(travel.ends.destination);
 	pair_ends_close(&ends);
 	pair_memory_destroy(&travel.there);
 }
