@@ -204,11 +204,24 @@ static void set_address(void *context, uint32_t index, const uint8_t address[16]
 
 /* --- Sending ----------------------------------------------------------------------------------- */
 
+/* What goes to an address of one's own comes back: no bridge would send it there. False: it does not. */
+static bool put_own_frame(struct tap_port *port, const uint8_t *packet, size_t size)
+{
+	bool own;
+
+	pthread_mutex_lock(&port->lock);
+	own = is_own(port, port->ends.destination);
+	if (own)
+		put_frame(port, packet, size);
+	pthread_mutex_unlock(&port->lock);
+	return own;
+}
+
 static void flush(void *context)
 {
 	struct tap_port *port = context;
 	uint8_t *datagram = port->frame + HEADERS_MAX, *headers;
-	uint32_t headers_size = rdma_frame_headers_size(&port->ends);
+	uint32_t headers_size = rdma_frame_headers_size(&port->ends), size;
 	ssize_t written;
 
 	if (!port->count)
@@ -228,11 +241,14 @@ static void flush(void *context)
 		/* The kernel needs a checksum for this, and begins with that of the addresses. */
 		put_be16(udp + UDP_CHECKSUM, rdma_frame_pseudo_sum(&port->ends, port->size));
 	}
-	do {
-		written = write(port->fd, headers, NET_HEADER_SIZE + headers_size + port->size);
-	} while (written < 0 && errno == EINTR);
-	if (written < 0)
-		port->unsent += port->count;
+	size = NET_HEADER_SIZE + headers_size + port->size;
+	if (!put_own_frame(port, headers, size)) {
+		do {
+			written = write(port->fd, headers, size);
+		} while (written < 0 && errno == EINTR);
+		if (written < 0)
+			port->unsent += port->count;
+	}
 	port->count = port->size = 0;
 }
 

@@ -460,6 +460,30 @@ static void two_machines_have_rdma_over_ipv6(void **state)
 	exercise(addresses);
 }
 
+static void a_machine_reaches_itself(void **state)
+{
+	static const uint8_t addresses[2][16] = {{[10] = 0xff, 0xff, 10, 0, 0, 1},
+						 {[10] = 0xff, 0xff, 10, 0, 0, 2}};
+	struct both *both = join(addresses);
+	struct node *a = &both->network.nodes[0];
+	struct godwit_rdma_pair_options options = pair_options(a, GODWIT_RDMA_RELIABLE);
+	struct godwit_rdma_attributes attributes = default_attributes(4096);
+	struct godwit_rdma_pair *other;
+
+	attributes.timeout = 14;
+	network_connect(&both->network, GODWIT_RDMA_RELIABLE, 4096);
+	assert_int_equal(godwit_rdma_pair_destroy(a->pair), 0);
+	assert_int_equal(godwit_rdma_pair_create(a->domain, &options, &a->pair), 0);
+	assert_int_equal(godwit_rdma_pair_create(a->domain, &options, &other), 0);
+	bring_up(a, a->pair, a, godwit_rdma_pair_number(other), GODWIT_RDMA_RELIABLE, attributes);
+	bring_up(a, other, a, godwit_rdma_pair_number(a->pair), GODWIT_RDMA_RELIABLE, attributes);
+	post(a, remote_work(GODWIT_RDMA_WRITE, a, 500000), 30000, 300001);
+	run(both, 1);
+	assert_memory_equal(a->memory + 30000, a->memory + 500000, 300001);
+	assert_int_equal(godwit_rdma_pair_destroy(other), 0);
+	part(both);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -474,6 +498,7 @@ int main(void)
 	    cmocka_unit_test(a_full_buffer_loses_frames_and_says_so),
 	    cmocka_unit_test(two_machines_have_rdma_over_ipv4),
 	    cmocka_unit_test(two_machines_have_rdma_over_ipv6),
+	    cmocka_unit_test(a_machine_reaches_itself),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
