@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/size.h"
 #include "cli/command_table.h"
+#include "cli/interrupt.h"
 #include "cli/job_wait.h"
 #include "cli/migrate_uri.h"
 #include "cli/vm.h"
@@ -120,8 +121,10 @@ static struct error *watch(struct qmp_client *client, const char *id, json_t **w
 {
 	while (!*word) {
 		AUTO_JSON json_t *job = NULL;
-		struct error *error = job_find(client, id, &job);
+		struct error *error = interrupt_pass(client, id);
 
+		if (!error)
+			error = job_find(client, id, &job);
 		if (!error)
 			draw(job, false);
 		else if (error_code(error) != ECONNRESET && error_code(error) != EPIPE)
@@ -260,6 +263,8 @@ static struct error *migrate(const struct cli_arguments *arguments, struct migra
 	AUTO_JSON json_t *started = NULL;
 
 	TRY(vm_connect(arguments->positional[0], &client));
+	if (!cli_has(arguments, "no-wait"))
+		interrupt_begin();
 	TRY(start(arguments, client, uri, &started));
 	if (cli_has(arguments, "no-wait")) {
 		if (!cli_has(arguments, "json"))
@@ -382,8 +387,10 @@ const struct cli_command cli_migrate = {
 	"--recover, or --resume-here or --give-up, on either side, settles it. With --postcopy\n"
 	"or --hybrid the guest runs there before its memory has come: it waits for what it\n"
 	"touches, and needs both hosts until all is there. When the connection breaks meanwhile\n"
-	"both sides wait, and --recover goes on. Interrupting this command does not end the\n"
-	"migration: 'godwit jobs' shows it and cancels it.",
+	"both sides wait, and --recover goes on. Ctrl-C cancels the migration as long as the "
+	"guest\n"
+	"can stay; once more, it ends this command, and the migration goes on: 'godwit jobs'\n"
+	"shows it.",
     .options = options,
     .run = run_migrate,
 };

@@ -11,7 +11,10 @@
 
 #include "base/clock.h"
 #include "cli/command_table.h"
+#include "cli/interrupt.h"
 #include "cli/vm.h"
+
+#define LOOK_NS (100 * NS_PER_MS) /* whether somebody has interrupted this */
 
 static const struct cli_option options[] = {
     {"binary", CLI_REQUIRED, "PATH", "the new godwit (default: the one that runs this command)"},
@@ -36,8 +39,11 @@ static struct error *await_word(struct qmp_client *client, const char *job, json
 		AUTO_JSON json_t *event = NULL;
 		json_t *data;
 
-		TRY(error_prefix(qmp_client_next_event(client, -1, &event),
+		TRY(interrupt_pass(client, job));
+		TRY(error_prefix(qmp_client_next_event(client, LOOK_NS, &event),
 				 "the VM has not said what became of it"));
+		if (!event)
+			continue;
 		data = json_object_get(event, "data");
 		if (strcmp(json_text(event, "event"), "MIGRATION") != 0 ||
 		    strcmp(json_text(data, "job"), job) != 0)
@@ -73,6 +79,7 @@ static struct error *update(const char *name, const char *binary, json_t **word)
 	AUTO_JSON json_t *started = NULL;
 
 	TRY(vm_connect(name, &client));
+	interrupt_begin();
 	TRY(qmp_client_execute(client, "godwit-update", json_pack("{s:s}", "binary", binary),
 			       &started));
 	return await_word(client, json_text(started, "job"), word);
@@ -108,7 +115,7 @@ const struct cli_command cli_update = {
 	"stands still for a moment. When anything fails it goes on as before. The process that\n"
 	"was started at first stays until the VM ends, passes signals on to it, and has its exit\n"
 	"status. Connections to the control socket are closed, and those of the guest's sockets\n"
-	"(vsock) are reset.",
+	"(vsock) are reset. Ctrl-C cancels the update, and the VM goes on as it was.",
     .options = options,
     .run = run_update,
 };
