@@ -237,10 +237,13 @@ static struct error *write_pages(const struct receive_channel *channel,
 				 const struct wire_record *record, uint64_t page, const void *bytes,
 				 size_t size)
 {
-	const struct ram_block *block = channel->receiver->table.blocks[record->ram.block].block;
-	int failure =
-	    ram_place(block, true, (record->ram.first_page + page) * WIRE_PAGE, bytes, size);
+	struct migration_receiver *receiver = channel->receiver;
+	const struct ram_block *block = receiver->table.blocks[record->ram.block].block;
+	int failure;
 
+	pthread_mutex_lock(&receiver->writing[record->ram.block]);
+	failure = ram_place(block, true, (record->ram.first_page + page) * WIRE_PAGE, bytes, size);
+	pthread_mutex_unlock(&receiver->writing[record->ram.block]);
 	return failure < 0 ? error_system(-failure, "%s: cannot write to block '%s'",
 					  transport_name(channel->transport), block->name)
 			   : NULL;

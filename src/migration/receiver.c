@@ -145,9 +145,11 @@ static struct error *create_bitmaps(struct migration_receiver *receiver)
 	receiver->filled = calloc(receiver->table.count + 1, sizeof(*receiver->filled));
 	receiver->written = calloc(receiver->table.count + 1, sizeof(*receiver->written));
 	receiver->huge = calloc(receiver->table.count + 1, sizeof(*receiver->huge));
-	if (!receiver->filled || !receiver->written || !receiver->huge)
+	receiver->writing = calloc(receiver->table.count + 1, sizeof(*receiver->writing));
+	if (!receiver->filled || !receiver->written || !receiver->huge || !receiver->writing)
 		return error_system(ENOMEM, "a migration");
 	for (uint32_t i = 0; i < receiver->table.count; i++) {
+		pthread_mutex_init(&receiver->writing[i], NULL);
 		receiver->filled[i] = bitmap_create(
 		    (receiver->table.blocks[i].pages / WIRE_WINDOW_PAGES + 1) * WIRE_WINDOW_PAGES);
 		if (!receiver->filled[i])
@@ -218,6 +220,9 @@ void migration_receiver_destroy(struct migration_receiver *receiver)
 	free(receiver->filled);
 	free(receiver->written);
 	free(receiver->huge);
+	for (uint32_t i = 0; receiver->writing && i < receiver->table.count; i++)
+		pthread_mutex_destroy(&receiver->writing[i]);
+	free(receiver->writing);
 	ram_table_clear(&receiver->table);
 	error_free(receiver->error);
 	pthread_cond_destroy(&receiver->changed);

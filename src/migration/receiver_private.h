@@ -61,6 +61,8 @@ struct migration_receiver {
 	uint64_t **filled;
 	bool *written; /* of each block: ram_place_is_written */
 	bool *huge;    /* likewise: is written, and made of huge pages; atomic */
+	/* Of each block: the kernel writes to a file for one at a time, and lets the others spin. */
+	pthread_mutex_t *writing;
 	const struct migration_receiver_ops *ops;
 	void *context;
 	bool placing; /* atomic */
