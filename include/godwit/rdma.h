@@ -50,7 +50,8 @@ extern "C" {
 #define GODWIT_RDMA_SEGMENTS_MAX 32U
 #define GODWIT_RDMA_READS_MAX                                                                      \
 	128U /* reads and atomics at once, of a queue pair, in each direction */
-#define GODWIT_RDMA_NEVER INT64_MAX
+#define GODWIT_RDMA_WINDOW_MAX 512U /* packets of a queue pair under way */
+#define GODWIT_RDMA_NEVER      INT64_MAX
 
 struct godwit_rdma;		/* an engine */
 struct godwit_rdma_domain;	/* protection domain */
@@ -103,7 +104,10 @@ struct godwit_rdma_event {
 
 struct godwit_rdma_options {
 	struct godwit_rdma_port port;
-	/* Packets of a queue pair under way, 2 to 128; 0: 64, as Linux's rxe can take. */
+	/*
+	 * Packets of a queue pair under way, 2 to GODWIT_RDMA_WINDOW_MAX; 0: 64, as Linux's rxe can take.
+	 * Between engines more is faster.
+	 */
 	uint32_t window;
 	/* May be NULL. */
 	void (*event)(void *context, const struct godwit_rdma_event *event);

@@ -49,7 +49,7 @@ void rdma_crc_init(struct rdma_crc *crc, bool vector)
 	crc->powers[0] = ONE >> 1;
 	for (int i = 1; i < 32; i++)
 		crc->powers[i] = times(crc->powers[i - 1], crc->powers[i - 1]);
-	crc->vector = vector && rdma_crc_can_fold();
+	crc->vector = vector ? rdma_crc_vector() : RDMA_CRC_TABLES;
 }
 
 static uint32_t update_by_tables(const struct rdma_crc *crc, uint32_t state, const uint8_t *bytes,
@@ -65,6 +65,14 @@ static uint32_t update_by_tables(const struct rdma_crc *crc, uint32_t state, con
 			slices[3][high & 0xff] ^ slices[2][high >> 8 & 0xff] ^
 			slices[1][high >> 16 & 0xff] ^ slices[0][high >> 24];
 	}
+	if (size >= 4) {
+		uint32_t low = get_le32(bytes) ^ state;
+
+		state = slices[3][low & 0xff] ^ slices[2][low >> 8 & 0xff] ^
+			slices[1][low >> 16 & 0xff] ^ slices[0][low >> 24];
+		size -= 4;
+		bytes += 4;
+	}
 	for (; size; size--)
 		state = state >> 8 ^ slices[0][(state ^ *bytes++) & 0xff];
 	return state;
@@ -73,13 +81,11 @@ static uint32_t update_by_tables(const struct rdma_crc *crc, uint32_t state, con
 uint32_t rdma_crc_update(const struct rdma_crc *crc, uint32_t state, const void *bytes, size_t size)
 {
 	const uint8_t *next = bytes;
-	uint8_t folded[16];
 
-	if (crc->vector && size >= RDMA_CRC_FOLD_MIN) {
+	if (crc->vector != RDMA_CRC_TABLES && size >= RDMA_CRC_FOLD_MIN) {
 		size_t whole = size & ~(size_t)15;
 
-		rdma_crc_fold(state, next, whole, folded);
-		state = update_by_tables(crc, 0, folded, sizeof(folded));
+		state = rdma_crc_fold(crc->vector, state, next, whole);
 		next += whole;
 		size -= whole;
 	}

@@ -12,18 +12,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* How much a processor multiplies at once. */
+enum rdma_crc_vector {
+	RDMA_CRC_TABLES, /* it does not */
+	RDMA_CRC_NARROW, /* 16 bytes: PCLMULQDQ */
+	RDMA_CRC_WIDE,	 /* 64: VPCLMULQDQ */
+};
+
 struct rdma_crc {
 	uint32_t slices[8][256]; /* what a byte adds when 0 to 7 bytes follow it */
 	uint32_t powers[32];	 /* x^(2^n) */
-	bool vector;		 /* the processor has carry-less multiplication */
+	enum rdma_crc_vector vector;
 };
 
 /* Prepares @crc for this processor; !@vector: for any processor. */
 void rdma_crc_init(struct rdma_crc *crc, bool vector);
 
 /*
- * The register after @size more bytes. It begins with ~0, and its complement is the CRC. With @crc's
- * vectors about 6 times as fast as without for packets of 4 KiB.
+ * The register after @size more bytes. It begins with ~0, and its complement is the CRC. For 4 KiB on a
+ * Zen 5: 1761 ns by tables, 572 by narrow vectors, 72 by wide ones.
  */
 uint32_t rdma_crc_update(const struct rdma_crc *crc, uint32_t state, const void *bytes,
 			 size_t size);

@@ -3,19 +3,18 @@
 #ifndef GODWIT_RDMA_CRC_PRIVATE_H
 #define GODWIT_RDMA_CRC_PRIVATE_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "rdma/crc.h"
 
 /* The shortest input that rdma_crc_fold takes. */
 #define RDMA_CRC_FOLD_MIN 64U
 
-/* True if this processor can run rdma_crc_fold. */
-bool rdma_crc_can_fold(void);
+/* The best that this processor can do. */
+enum rdma_crc_vector rdma_crc_vector(void);
 /*
- * Folds @size bytes, at least RDMA_CRC_FOLD_MIN and a multiple of 16, after the register @state into
- * 16 bytes that have, after the register 0, the same CRC.
+ * The register after @size more bytes, at least RDMA_CRC_FOLD_MIN and a multiple of 16. @vector is one that
+ * this processor can do, and not RDMA_CRC_TABLES.
  */
-void rdma_crc_fold(uint32_t state, const uint8_t *bytes, size_t size, uint8_t folded[16]);
+uint32_t rdma_crc_fold(enum rdma_crc_vector vector, uint32_t state, const uint8_t *bytes,
+		       size_t size);
 
 #endif

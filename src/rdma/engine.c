@@ -14,7 +14,6 @@
 #include "rdma/icrc.h"
 
 #define WINDOW_DEFAULT 64U
-#define WINDOW_MAX     128U
 #define TURN	       16U /* packets that a queue pair sends before the next one may */
 #define TURNS	       64U /* of one poll: packets that come are not kept waiting for long */
 
@@ -24,7 +23,7 @@ int godwit_rdma_create(const struct godwit_rdma_options *options, struct godwit_
 
 	*result = NULL;
 	if (!options->port.reserve || !options->port.commit || options->window == 1 ||
-	    options->window > WINDOW_MAX)
+	    options->window > GODWIT_RDMA_WINDOW_MAX)
 		return -EINVAL;
 	engine = calloc(1, sizeof(*engine));
 	if (!engine)

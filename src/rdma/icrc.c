@@ -3,13 +3,14 @@
  * The invariant CRC. What routers change (traffic class, hop limit, flow label, checksums, and the
  * congestion bits of the base header) counts as ones.
  *
- * Runs on any thread: there is no state. A peer controls every byte.
+ * Runs on any thread: there is no state but the caller's memos. A peer controls every byte.
  */
 #include "rdma/icrc.h"
 
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/checked.h"
 
 #define LINK_SIZE 8U /* of the local route header that InfiniBand has: all ones */
 #define UDP_SIZE  8U
@@ -62,10 +63,9 @@ static uint32_t start(const struct rdma_crc *crc, const struct godwit_rdma_ends 
 	return rdma_crc_update(crc, UINT32_MAX, head, (size_t)(udp - head) + UDP_SIZE);
 }
 
-uint32_t rdma_icrc(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,
-		   struct rdma_fragment fragment, const uint8_t *packet, size_t size)
+static uint32_t finish(const struct rdma_crc *crc, uint32_t state, const uint8_t *packet,
+		       size_t size)
 {
-	uint32_t state = start(crc, ends, fragment, size);
 	uint8_t base[BTH_SIZE];
 
 	memcpy(base, packet, sizeof(base));
@@ -74,17 +74,49 @@ uint32_t rdma_icrc(const struct rdma_crc *crc, const struct godwit_rdma_ends *en
 	return ~rdma_crc_update(crc, state, packet + sizeof(base), size - sizeof(base));
 }
 
+uint32_t rdma_icrc(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,
+		   struct rdma_fragment fragment, const uint8_t *packet, size_t size)
+{
+	return finish(crc, start(crc, ends, fragment, size), packet, size);
+}
+
+static bool are_same(const struct godwit_rdma_ends *a, const struct godwit_rdma_ends *b)
+{
+	return a->source_port == b->source_port &&
+	       !memcmp(a->source, b->source, sizeof(a->source)) &&
+	       !memcmp(a->destination, b->destination, sizeof(a->destination));
+}
+
+uint32_t rdma_icrc_again(const struct rdma_crc *crc, struct rdma_icrc_memo *memo,
+			 const struct godwit_rdma_ends *ends, struct rdma_fragment fragment,
+			 const uint8_t *packet, size_t size)
+{
+	size_t at = fragment.id % ARRAY_SIZE(memo->heads);
+
+	/* No packet has the size 0. */
+	if (memo->heads[at].size != size || memo->heads[at].fragment.id != fragment.id ||
+	    memo->heads[at].fragment.dont_fragment != fragment.dont_fragment ||
+	    !are_same(&memo->heads[at].ends, ends)) {
+		memo->heads[at].ends = *ends;
+		memo->heads[at].fragment = fragment;
+		memo->heads[at].size = size;
+		memo->heads[at].state = start(crc, ends, fragment, size);
+	}
+	return finish(crc, memo->heads[at].state, packet, size);
+}
+
 uint32_t rdma_icrc_rewinds(size_t size)
 {
 	/* From the identification on: itself, the rest of the IP header, the UDP header, the packet. */
 	return (uint32_t)(4 + 12 + UDP_SIZE + size);
 }
 
-bool rdma_icrc_find(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,
-		    struct rdma_fragment *fragment, const uint8_t *packet, size_t size,
-		    uint32_t received, uint32_t factor)
+bool rdma_icrc_find(const struct rdma_crc *crc, struct rdma_icrc_memo *memo,
+		    const struct godwit_rdma_ends *ends, struct rdma_fragment *fragment,
+		    const uint8_t *packet, size_t size, uint32_t received, uint32_t factor)
 {
-	uint32_t differs = rdma_icrc(crc, ends, *fragment, packet, size) ^ received, bytes;
+	uint32_t differs = rdma_icrc_again(crc, memo, ends, *fragment, packet, size) ^ received,
+		 bytes;
 
 	if (!differs)
 		return true;

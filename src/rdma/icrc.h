@@ -34,14 +34,32 @@ uint32_t rdma_icrc(const struct rdma_crc *crc, const struct godwit_rdma_ends *en
 		   struct rdma_fragment fragment, const uint8_t *packet, size_t size);
 
 /*
+ * Registers after the headers in front of packets, of those that came last: most packets are like another one.
+ * All zero: none.
+ */
+struct rdma_icrc_memo {
+	struct {
+		struct godwit_rdma_ends ends;
+		struct rdma_fragment fragment;
+		size_t size;
+		uint32_t state;
+	} heads[64]; /* by identification */
+};
+
+/* The same CRC as rdma_icrc's. */
+uint32_t rdma_icrc_again(const struct rdma_crc *crc, struct rdma_icrc_memo *memo,
+			 const struct godwit_rdma_ends *ends, struct rdma_fragment fragment,
+			 const uint8_t *packet, size_t size);
+
+/*
  * True if @received is the packet's CRC for some identification of IPv4, which becomes *@fragment: a
  * socket does not tell it. Of random damage 1 in 32768 passes: 17 bits of the CRC are spent on what is
  * found. In *@fragment the one that is expected, with which it is quicker. @factor is
  * rdma_crc_rewind_factor(rdma_icrc_rewinds(@size)).
  */
-bool rdma_icrc_find(const struct rdma_crc *crc, const struct godwit_rdma_ends *ends,
-		    struct rdma_fragment *fragment, const uint8_t *packet, size_t size,
-		    uint32_t received, uint32_t factor);
+bool rdma_icrc_find(const struct rdma_crc *crc, struct rdma_icrc_memo *memo,
+		    const struct godwit_rdma_ends *ends, struct rdma_fragment *fragment,
+		    const uint8_t *packet, size_t size, uint32_t received, uint32_t factor);
 uint32_t rdma_icrc_rewinds(size_t size);
 
 #endif

@@ -8,8 +8,8 @@
  * a long datagram that is cut apart.
  *
  * Runs on the engine's thread. Anyone can send to the port: lengths are bounded, and the CRC is
- * checked before the engine sees anything. System calls: socket, setsockopt, bind, sendmmsg, recvmmsg,
- * close.
+ * checked before the engine sees anything. System calls: socket, setsockopt, bind, sendmsg,
+ * sendmmsg, recvmsg, recvmmsg, close.
  */
 #include <errno.h>
 #include <godwit/rdma.h>
@@ -25,17 +25,35 @@
 #include "rdma/icrc.h"
 #include "rdma/packet.h"
 
-#define BATCH	      64U /* packets that are collected */
+/* Packets that are collected: as many as one datagram has of those of 1 KiB, or four of those of 4 KiB. */
+#define BATCH	      60U
 #define FRAME_MAX     (GODWIT_RDMA_PACKET_MAX + RDMA_ICRC_SIZE)
 #define DATAGRAM_MAX  65000U /* of one that is cut apart: below what IPv4 can carry */
 #define RECEIVES      16U    /* datagrams a system call */
 #define RECEIVE_MAX   65536U /* of one: several that the kernel has put together */
 #define SOCKET_BUFFER (4 << 20)
 
+union address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
+/* What recvmmsg fills beside the bytes. */
+struct incoming {
+	struct iovec part;
+	union address from;
+	union {
+		struct cmsghdr header;
+		uint8_t bytes[CMSG_SPACE(sizeof(int))];
+	} control;
+};
+
+/* A packet that is to leave. */
 struct frame {
 	struct godwit_rdma_ends ends;
 	uint32_t size; /* without the CRC */
-	uint8_t bytes[FRAME_MAX];
+	uint32_t at;   /* in @bytes of the port, one after the other */
 };
 
 struct godwit_rdma_udp {
@@ -43,18 +61,19 @@ struct godwit_rdma_udp {
 	uint8_t address[16];
 	bool v4, cuts; /* the kernel cuts long datagrams apart */
 	struct rdma_crc crc;
+	struct rdma_icrc_memo sent, came;
 	struct godwit_rdma_udp_counters counters;
 	uint32_t count; /* of frames; the one after them is the reserved one */
 	struct frame frames[BATCH];
+	uint8_t bytes[BATCH * FRAME_MAX];
 	struct rdma_fragment last;	     /* that came */
+	bool from_zero;			     /* the last datagram's identifications began with 0 */
+	bool idle;			     /* nothing had come when it was asked last */
 	uint32_t factors[FRAME_MAX / 4 + 1]; /* by size / 4; 0: not computed */
+	/* Of recvmmsg: what it has changed is put back after it. */
+	struct mmsghdr headers[RECEIVES];
+	struct incoming incoming[RECEIVES];
 	uint8_t received[RECEIVES][RECEIVE_MAX];
-};
-
-union address {
-	struct sockaddr any;
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
 };
 
 static socklen_t to_socket_address(const struct godwit_rdma_udp *udp, const uint8_t address[16],
@@ -109,6 +128,18 @@ static int prepare(struct godwit_rdma_udp *udp, bool ahead)
 	return bind(udp->fd, &address.any, size) < 0 ? -errno : 0;
 }
 
+static void expect_datagram(struct godwit_rdma_udp *udp, uint32_t index)
+{
+	struct incoming *incoming = &udp->incoming[index];
+
+	udp->headers[index].msg_hdr = (struct msghdr){.msg_name = &incoming->from,
+						      .msg_namelen = sizeof(incoming->from),
+						      .msg_iov = &incoming->part,
+						      .msg_iovlen = 1,
+						      .msg_control = &incoming->control,
+						      .msg_controllen = sizeof(incoming->control)};
+}
+
 static int open_port(const uint8_t address[16], bool ahead, struct godwit_rdma_udp **result)
 {
 	static const uint8_t any[16];
@@ -126,6 +157,10 @@ static int open_port(const uint8_t address[16], bool ahead, struct godwit_rdma_u
 	udp->v4 = rdma_address_is_v4(address);
 	udp->last.dont_fragment = true;
 	rdma_crc_init(&udp->crc, true);
+	for (uint32_t i = 0; i < RECEIVES; i++) {
+		udp->incoming[i].part = (struct iovec){udp->received[i], RECEIVE_MAX};
+		expect_datagram(udp, i);
+	}
 	status = prepare(udp, ahead);
 	if (status < 0) {
 		godwit_rdma_udp_close(udp);
@@ -191,39 +226,41 @@ static uint32_t group_size(const struct godwit_rdma_udp *udp, uint32_t first)
 }
 
 /* Fills the frame's CRC in, for place @index of its datagram. */
-static void put_crc(struct godwit_rdma_udp *udp, struct frame *frame, uint32_t index)
+static void put_crc(struct godwit_rdma_udp *udp, const struct frame *frame, uint32_t index)
 {
 	struct rdma_fragment fragment = {(uint16_t)index, true};
+	uint8_t *bytes = udp->bytes + frame->at;
 
-	put_le32(frame->bytes + frame->size,
-		 rdma_icrc(&udp->crc, &frame->ends, fragment, frame->bytes, frame->size));
+	put_le32(bytes + frame->size, rdma_icrc_again(&udp->crc, &udp->sent, &frame->ends, fragment,
+						      bytes, frame->size));
 }
 
 /* A message of @count frames from @first on. */
 struct message {
 	union address to;
+	struct iovec part;
+	uint32_t count;
 	union {
 		struct cmsghdr header;
 		uint8_t bytes[CMSG_SPACE(sizeof(uint16_t))];
 	} control;
-	uint32_t first, count;
 };
 
-static void make_message(struct godwit_rdma_udp *udp, struct message *message, struct iovec *parts,
+static void make_message(struct godwit_rdma_udp *udp, uint32_t first, struct message *message,
 			 struct msghdr *header)
 {
-	struct frame *frames = &udp->frames[message->first];
+	const struct frame *frames = &udp->frames[first], *last = &frames[message->count - 1];
 	uint16_t size = (uint16_t)(frames->size + RDMA_ICRC_SIZE);
 
+	for (uint32_t i = 0; i < message->count; i++)
+		put_crc(udp, &frames[i], i);
+	message->part = (struct iovec){udp->bytes + frames->at,
+				       last->at + last->size + RDMA_ICRC_SIZE - frames->at};
 	*header = (struct msghdr){
 	    .msg_name = &message->to,
 	    .msg_namelen = to_socket_address(udp, frames->ends.destination, &message->to),
-	    .msg_iov = parts,
-	    .msg_iovlen = message->count};
-	for (uint32_t i = 0; i < message->count; i++) {
-		put_crc(udp, &frames[i], i);
-		parts[i] = (struct iovec){frames[i].bytes, frames[i].size + RDMA_ICRC_SIZE};
-	}
+	    .msg_iov = &message->part,
+	    .msg_iovlen = 1};
 	if (message->count == 1)
 		return;
 	memset(&message->control, 0, sizeof(message->control));
@@ -239,17 +276,19 @@ static void make_message(struct godwit_rdma_udp *udp, struct message *message, s
 static uint32_t send_some(struct godwit_rdma_udp *udp, uint32_t first)
 {
 	struct message messages[BATCH];
-	struct mmsghdr headers[BATCH] = {0};
-	struct iovec parts[BATCH];
+	struct mmsghdr headers[BATCH];
 	uint32_t count = 0, done = 0;
 	int sent;
 
 	for (uint32_t at = first; at < udp->count; at += messages[count++].count) {
-		messages[count].first = at;
 		messages[count].count = group_size(udp, at);
-		make_message(udp, &messages[count], &parts[at], &headers[count].msg_hdr);
+		make_message(udp, at, &messages[count], &headers[count].msg_hdr);
 	}
-	sent = sendmmsg(udp->fd, headers, count, MSG_NOSIGNAL);
+	/* For one message the simpler call is the quicker one; so it is for receiving. */
+	if (count == 1)
+		sent = sendmsg(udp->fd, &headers->msg_hdr, MSG_NOSIGNAL) < 0 ? -1 : 1;
+	else
+		sent = sendmmsg(udp->fd, headers, count, MSG_NOSIGNAL);
 	for (int i = 0; i < sent; i++)
 		done += messages[i].count;
 	udp->counters.sent += done;
@@ -267,10 +306,21 @@ static uint32_t send_some(struct godwit_rdma_udp *udp, uint32_t first)
 	return messages[0].count;
 }
 
+/* The place after the frames. */
+static uint32_t end_of(const struct godwit_rdma_udp *udp)
+{
+	const struct frame *last;
+
+	if (!udp->count)
+		return 0;
+	last = &udp->frames[udp->count - 1];
+	return last->at + last->size + RDMA_ICRC_SIZE;
+}
+
 static void flush(void *context)
 {
 	struct godwit_rdma_udp *udp = context;
-	uint32_t first = 0, done;
+	uint32_t first = 0, gone, done;
 
 	while (first < udp->count) {
 		done = send_some(udp, first);
@@ -278,9 +328,17 @@ static void flush(void *context)
 			break;
 		first += done;
 	}
+	if (!first)
+		return;
 	/* Few are left, and seldom. */
-	for (uint32_t i = first; first && i < udp->count; i++)
-		udp->frames[i - first] = udp->frames[i];
+	if (first < udp->count) {
+		gone = udp->frames[first].at;
+		memmove(udp->bytes, udp->bytes + gone, end_of(udp) - gone);
+		for (uint32_t i = first; i < udp->count; i++) {
+			udp->frames[i - first] = udp->frames[i];
+			udp->frames[i - first].at -= gone;
+		}
+	}
 	udp->count -= first;
 }
 
@@ -296,10 +354,11 @@ static uint8_t *reserve(void *context, const struct godwit_rdma_ends *ends, uint
 	frame = &udp->frames[udp->count];
 	frame->ends = *ends;
 	frame->size = size;
+	frame->at = end_of(udp);
 	/* The kernel's, whatever the queue pair says. */
 	memcpy(frame->ends.source, udp->address, 16);
 	frame->ends.source_port = GODWIT_RDMA_UDP_PORT;
-	return frame->bytes;
+	return udp->bytes + frame->at;
 }
 
 static void commit(void *context)
@@ -334,28 +393,33 @@ static void from_socket_address(const union address *address, struct godwit_rdma
 	}
 }
 
-/* True if the packet's CRC, which follows its @size bytes, is right. */
+/* True if the packet's CRC, which follows its @size bytes, is right. @first: of what the kernel gave. */
 static bool check_crc(struct godwit_rdma_udp *udp, const struct godwit_rdma_ends *ends,
-		      const uint8_t *packet, uint32_t size)
+		      const uint8_t *packet, uint32_t size, bool first)
 {
 	struct rdma_fragment fragment = {(uint16_t)(udp->last.id + 1), udp->last.dont_fragment};
 	uint32_t *factor = &udp->factors[size / 4];
 
+	/* A port like this one cuts anew. */
+	if (first && udp->from_zero)
+		fragment.id = 0;
 	if (!*factor)
 		*factor = rdma_crc_rewind_factor(&udp->crc, rdma_icrc_rewinds(size));
-	if (!rdma_icrc_find(&udp->crc, ends, &fragment, packet, size, get_le32(packet + size),
-			    *factor))
+	if (!rdma_icrc_find(&udp->crc, &udp->came, ends, &fragment, packet, size,
+			    get_le32(packet + size), *factor))
 		return false;
 	udp->last = fragment;
+	if (first)
+		udp->from_zero = !fragment.id;
 	return true;
 }
 
 static void take_packet(struct godwit_rdma_udp *udp, struct godwit_rdma *engine,
 			const struct godwit_rdma_ends *ends, const uint8_t *bytes, size_t size,
-			int64_t now)
+			bool first, int64_t now)
 {
 	if (size < RDMA_BTH_SIZE + RDMA_ICRC_SIZE || size > FRAME_MAX || size % 4 ||
-	    !check_crc(udp, ends, bytes, (uint32_t)size - RDMA_ICRC_SIZE)) {
+	    !check_crc(udp, ends, bytes, (uint32_t)size - RDMA_ICRC_SIZE, first)) {
 		udp->counters.bad_crc++;
 		return;
 	}
@@ -378,40 +442,43 @@ static size_t piece_of(struct msghdr *header)
 	return 0;
 }
 
+/* One datagram where nothing came before, else many. What is waited for comes 0.7 us sooner that way. */
+static int receive_some(struct godwit_rdma_udp *udp)
+{
+	ssize_t size;
+	int count;
+
+	if (!udp->idle) {
+		count = recvmmsg(udp->fd, udp->headers, RECEIVES, 0, NULL);
+		udp->idle = count <= 0;
+		return count;
+	}
+	size = recvmsg(udp->fd, &udp->headers[0].msg_hdr, 0);
+	udp->idle = size < 0;
+	if (udp->idle)
+		return 0;
+	udp->headers[0].msg_len = (unsigned int)size;
+	return 1;
+}
+
 uint32_t godwit_rdma_udp_receive(struct godwit_rdma_udp *udp, struct godwit_rdma *engine,
 				 int64_t now)
 {
 	struct godwit_rdma_ends ends = {0};
-	struct mmsghdr headers[RECEIVES] = {0};
-	struct iovec parts[RECEIVES];
-	union address from[RECEIVES];
-	union {
-		struct cmsghdr header;
-		uint8_t bytes[CMSG_SPACE(sizeof(int))];
-	} controls[RECEIVES];
 	uint32_t taken = 0;
-	int count;
+	int count = receive_some(udp);
 
-	for (uint32_t i = 0; i < RECEIVES; i++) {
-		parts[i] = (struct iovec){udp->received[i], RECEIVE_MAX};
-		headers[i].msg_hdr = (struct msghdr){.msg_name = &from[i],
-						     .msg_namelen = sizeof(from[i]),
-						     .msg_iov = &parts[i],
-						     .msg_iovlen = 1,
-						     .msg_control = &controls[i],
-						     .msg_controllen = sizeof(controls[i])};
-	}
-	count = recvmmsg(udp->fd, headers, RECEIVES, 0, NULL);
 	memcpy(ends.destination, udp->address, 16);
 	for (int i = 0; i < count; i++) {
-		size_t size = headers[i].msg_len, piece = piece_of(&headers[i].msg_hdr);
+		size_t size = udp->headers[i].msg_len, piece = piece_of(&udp->headers[i].msg_hdr);
 
-		from_socket_address(&from[i], &ends);
+		from_socket_address(&udp->incoming[i].from, &ends);
+		expect_datagram(udp, (uint32_t)i);
 		if (!piece)
 			piece = MAX(size, (size_t)1);
 		for (size_t at = 0; at == 0 || at < size; at += piece, taken++)
 			take_packet(udp, engine, &ends, udp->received[i] + at,
-				    MIN(piece, size - at), now);
+				    MIN(piece, size - at), at == 0, now);
 	}
 	return taken;
 }

@@ -67,6 +67,7 @@ struct network {
 	struct rdma_crc crc;
 	int64_t now;
 	uint64_t random;
+	uint32_t window; /* of its engines */
 	/* In 1000. */
 	uint32_t loss, duplication, delay, damage;
 	uint64_t lost, duplicated, delayed, damaged, delivered;
@@ -228,6 +229,7 @@ static inline void node_init(struct network *network, struct node *node, uint8_t
 {
 	const struct godwit_rdma_options options = {
 	    .port = {.reserve = node_reserve, .commit = node_commit, .context = node},
+	    .window = network->window,
 	    .event = node_event,
 	    .is_own = node_is_own,
 	    .context = node};
@@ -252,18 +254,24 @@ static inline void node_init(struct network *network, struct node *node, uint8_t
 	assert_int_equal(godwit_rdma_region_create(node->domain, &region, &node->region), 0);
 }
 
-/* The network and its engines, with neither queue pairs nor faults. */
-static inline struct network *network_create(uint64_t seed)
+/* The network and its engines, with neither queue pairs nor faults. @window: as of an engine. */
+static inline struct network *network_create_with(uint64_t seed, uint32_t window)
 {
 	struct network *network = calloc(1, sizeof(*network));
 
 	assert_non_null(network);
 	network->random = seed;
+	network->window = window;
 	network->now = 1000000;
 	rdma_crc_init(&network->crc, true);
 	node_init(network, &network->nodes[0], 1);
 	node_init(network, &network->nodes[1], 2);
 	return network;
+}
+
+static inline struct network *network_create(uint64_t seed)
+{
+	return network_create_with(seed, 0);
 }
 
 static inline void network_destroy(struct network *network)

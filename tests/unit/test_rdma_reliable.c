@@ -335,7 +335,8 @@ static void each_mtu_carries_everything(void **state)
 static void on_a_bad_network(uint32_t loss, uint32_t duplication, uint32_t delay, uint32_t damage)
 {
 	for (uint64_t seed = 1; seed <= 6; seed++) {
-		struct network *network = network_create(seed);
+		struct network *network =
+		    network_create_with(seed, seed % 2 ? GODWIT_RDMA_WINDOW_MAX : 0);
 
 		network->loss = loss;
 		network->duplication = duplication;
