@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What tests with mini-guests are given: memory of each backing, a counting guest, a snapshot of it."""
+"""What tests with mini-guests are given: memory of each backing, a counting guest, a snapshot of it, a place
+that it can move to."""
 
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mini_machine import ENDLESS, Original
+from mini_move import COUNTING, Destination, Source
 
 
 @pytest.fixture
@@ -54,3 +56,13 @@ def saved(counting, tmp_path):
     """A machine, and a snapshot of it."""
     counting.save(tmp_path / "snap")
     return counting, tmp_path / "snap"
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A counting guest and a place to go to."""
+    with Source(tmp_path, "counting", cmdline=COUNTING) as source:
+        with Destination(tmp_path, f"unix:{tmp_path}/socket") as destination:
+            destination.wait_said("waiting for a VM")
+            source.wait_lines(2)
+            yield source, destination

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support.vm import Failure
-from test_migrate import Destination, Source
+from mini_move import Destination, Source
 from mini_machine import LIMIT
 
 # Writes 2 MiB again and again, some thousand pages a second: more than once while a round of a second sends it.

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from support.migration_proxy import Proxy
-from test_migrate import COUNTING, Destination, Source, check_stayed
+from mini_move import COUNTING, Destination, Source, check_stayed
 from mini_machine import LIMIT, Original, refused
 
 # The words of the psABI: its levels' features, and where CPUID tells of them.

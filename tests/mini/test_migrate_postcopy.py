@@ -1,23 +1,19 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Moving a machine whose guest goes on at the other side before its memory has come: whatever it touches, and whatever breaks, it
-finds its memory as it was, and nobody takes for it what is not."""
+"""Moving a machine whose guest goes on at the other side before its memory has come: whatever it touches, it finds its memory as it
+was."""
 
 import json
 import os
-import time
+import signal
 
 import pytest
-from support import tls
 from support.migration_proxy import Proxy
-from support.vm import KIB, MIB, Failure
-from test_migrate import (LIMIT, Cut, Destination, Restored, Source, at, check_goes_on, check_moved, check_stayed,  # noqa: F401
-                          go_there, guest_memory, killed, settle)
-from mini_machine import ENDLESS, refused
+from support.vm import KIB, MIB
+from mini_machine import ENDLESS, LIMIT, Restored, refused
+from mini_move import (COUNTING, SLOW, Destination, Source, Two, at, begin, check_goes_on, check_moved, check_stayed, go_there,
+                       guest_memory, release, settle)
 
-COUNTING = f"pages=512 steps={ENDLESS}"
-LARGE = f"pages=3000 ballast=4000 steps={ENDLESS}"  # the one is touched again and again, the other never
 WRITING = f"rounds={ENDLESS} ballast=4000"
-SLOW = ("--bandwidth", "1K")  # what nobody touches does not come for now
 
 WAYS = {
     "unix": ("unix", ("--channels", "1")),
@@ -42,38 +38,6 @@ def test_guest_goes_on_before_its_memory_has_come(tmp_path, way):
             assert report["postcopy-pages"] > 512 and report["lacking-pages"] == 0
             assert (report["compressed-pages"] > 0) == ("zstd" in way)
             check_moved(source, destination)
-
-
-class Two:
-    """A counting guest, and a place to go to."""
-
-    def __init__(self, folder, *arguments, guest="counting", cmdline=LARGE, there=(), lines=1, **options):
-        self.folder, self.cmdline, self.guest = folder, cmdline, guest
-        self.arguments, self.options, self.there, self.lines = arguments, options, there, lines
-
-    def __enter__(self):
-        self.source = Source(self.folder, self.guest, *self.arguments, cmdline=self.cmdline, **self.options).__enter__()
-        self.destination = Destination(self.folder, f"unix:{self.folder}/socket", *self.there).__enter__()
-        self.destination.wait_said("waiting for a VM")
-        self.source.wait_lines(self.lines)
-        return self.source, self.destination
-
-    def __exit__(self, *exception):
-        for vm in (self.source, self.destination):
-            vm.__exit__(*exception)
-
-
-def begin(source, folder, *options, uri="socket"):
-    source.migrate(f"unix:{folder}/{uri}", "--no-wait", *options)
-    return source.wait_state("SERVING")
-
-
-def release(source):
-    """The rest may come, if it has not."""
-    try:
-        source.qmp.command("godwit-migrate-limit", bandwidth=0)
-    except (Failure, OSError):
-        assert source.wait(LIMIT) == 0
 
 
 # --- Before it is done -------------------------------------------------------------------------------
@@ -103,6 +67,22 @@ def test_it_is_too_late_to_end_it_here(tmp_path):
         assert "what is here is old" in refused(settle(source, "resume-here", check=False))
         assert "still needs pages from here" in refused(settle(source, "give-up", check=False))
         assert "the guest runs here already" in refused(settle(destination, "resume-here", check=False))
+        release(source)
+        check_moved(source, destination)
+
+
+def test_interrupted_command_says_so_and_leaves_it_to_itself_the_second_time(tmp_path):
+    with Two(tmp_path) as (source, destination):
+        command = source.start_migrate(f"unix:{tmp_path}/socket", "--postcopy", *SLOW)
+        destination.wait_state("RUNNING_LACKING")
+        source.wait_state("SERVING")
+        command.send_signal(signal.SIGINT)
+        assert command.stderr.readline() == "\n"
+        assert "the guest runs at the destination: it is too late to cancel" in command.stderr.readline()
+        assert command.poll() is None
+        command.send_signal(signal.SIGINT)
+        command.communicate(timeout=LIMIT)
+        assert command.returncode == -signal.SIGINT
         release(source)
         check_moved(source, destination)
 
@@ -310,159 +290,3 @@ def test_paused_machine_stays_paused_and_its_memory_comes(tmp_path):
         assert destination.qmp.command("query-status")["status"] == "paused"
         destination.cli("resume", destination.name)
         check_moved(source, destination)
-
-
-# --- What breaks -------------------------------------------------------------------------------------
-
-
-def recover(source, destination, folder, *options, uri="socket", check=True):
-    end = time.monotonic() + LIMIT
-    while "listening" not in destination.migration():
-        assert time.monotonic() < end, destination.migration()
-        time.sleep(0.02)
-    return source.cli("migrate", source.name, f"unix:{folder}/{uri}", "--recover", *options, check=check, limit=LIMIT)
-
-
-@pytest.mark.parametrize("options", [("--channels", "1"), ("--channels", "2"), ("--channels", "8")],
-                         ids=lambda options: "".join(options))
-def test_broken_connection_pauses_both_and_is_recovered(tmp_path, options):
-    with Two(tmp_path) as (source, destination):
-        with Cut((source, destination), tmp_path, at("PAGE_REQUEST", "before", 200), options=("--postcopy", *SLOW, *options)) as cut:
-            assert "still needs pages from here, but the connection is broken: 'godwit migrate --recover'" in refused(cut.result)
-            here, there = source.wait_state("SERVING_CUT"), destination.wait_state("RUNNING_LACKING_CUT")
-            assert here["phase"] == "postcopy-paused" and here["status"] == "running"
-            assert there["lacking-pages"] > 0
-            assert "the connection is broken" in destination.cli("status", destination.name).stdout
-        for command in ("pause", "reset"):
-            said = refused(destination.cli(command, destination.name, check=False))
-            assert f"{there['lacking-pages'] * 4} KiB of the guest's memory are at the host it came from" in said
-        release(source)
-        recover(source, destination, tmp_path)
-        check_moved(source, destination)
-
-
-def test_it_is_recovered_as_often_as_it_breaks(tmp_path):
-    with Two(tmp_path) as (source, destination):
-        with Cut((source, destination), tmp_path, at("PAGE_REQUEST", "after", 50), options=("--postcopy", *SLOW)):
-            source.wait_state("SERVING_CUT")
-            destination.wait_state("RUNNING_LACKING_CUT")
-        for n, step in enumerate([("RUNNING_LACKING", "before"), ("RUNNING_LACKING", "after"), ("RECEIVED", "before"),
-                                  ("RECEIVED", "after"), ("PAGE_REQUEST", "before")]):
-            with Proxy(tmp_path / f"again{n}", tmp_path / "socket", at(*step)):
-                assert "--recover" in refused(recover(source, destination, tmp_path, uri=f"again{n}", check=False))
-                source.wait_state("SERVING_CUT")
-                destination.wait_state("RUNNING_LACKING_CUT")
-        release(source)
-        recover(source, destination, tmp_path)
-        check_moved(source, destination)
-
-
-def test_recovery_that_finds_nobody_is_told_and_can_be_tried_again(tmp_path):
-    with Two(tmp_path) as (source, destination):
-        with Cut((source, destination), tmp_path, at("PAGE_REQUEST", "before", 50), options=("--postcopy", *SLOW)):
-            destination.wait_state("RUNNING_LACKING_CUT")
-        assert "cannot connect to unix:/nowhere" in refused(source.cli("migrate", source.name, "unix:/nowhere", "--recover",
-                                                                       check=False))
-        destination.cli("migrate", destination.name, f"unix:{tmp_path}/elsewhere", "--recover")
-        destination.wait_said(f"waiting for the source at unix:{tmp_path}/elsewhere")
-        release(source)
-        recover(source, destination, tmp_path, uri="elsewhere")
-        check_moved(source, destination)
-
-
-def test_encrypted_connection_is_recovered(tmp_path):
-    tls.make(tmp_path / "tls", "there.example")
-    certificates = ("--tls", str(tmp_path / "tls"))
-    with Two(tmp_path, there=certificates) as (source, destination):
-        with Proxy(tmp_path / "proxy", tmp_path / "socket", opaque=True) as proxy:
-            begin(source, tmp_path, "--postcopy", *SLOW, *certificates, "--tls-name", "there.example", uri="proxy")
-            destination.wait_state("RUNNING_LACKING")
-            proxy.cut()
-            source.wait_state("SERVING_CUT")
-            destination.wait_state("RUNNING_LACKING_CUT")
-        release(source)
-        recover(source, destination, tmp_path)
-        check_moved(source, destination)
-
-
-@pytest.mark.parametrize("step", ["SWITCH_BEGIN", "PENDING", "LOADED"])
-def test_guest_goes_on_here_when_the_connection_breaks_before_go(tmp_path, step):
-    with Two(tmp_path) as (source, destination):
-        with Cut((source, destination), tmp_path, at(step, "before"), options=("--postcopy", *SLOW)) as cut:
-            refused(cut.result)
-            if step == "LOADED":
-                destination.wait_state("HELD_LACKING")
-                assert "pages are still at the source" in refused(settle(destination, "resume-here", check=False))
-                settle(destination, "give-up")
-            assert destination.wait(LIMIT) == 1
-            check_stayed(source, destination)
-
-
-@pytest.mark.parametrize("step,there", [("GO", "HELD_LACKING"), ("DONE", "RUNNING_LACKING_CUT"),
-                                        ("RUNNING_LACKING", "RUNNING_LACKING_CUT")])
-def test_undecided_migration_is_recovered(tmp_path, step, there):
-    with Two(tmp_path) as (source, destination):
-        with Cut((source, destination), tmp_path, at(step, "before"), options=("--postcopy", *SLOW)) as cut:
-            assert "--recover" in refused(cut.result)
-            source.wait_state("UNDECIDED")
-            destination.wait_state(there)
-        release(source)
-        recover(source, destination, tmp_path)
-        check_moved(source, destination)
-
-
-def test_undecided_migration_by_precopy_is_recovered(tmp_path):
-    with Two(tmp_path, cmdline=COUNTING) as (source, destination):
-        with Cut((source, destination), tmp_path, at("GO", "before")) as cut:
-            refused(cut.result)
-            source.wait_state("UNDECIDED")
-            destination.wait_state("HELD")
-        recover(source, destination, tmp_path)
-        check_moved(source, destination)
-
-
-def test_guest_that_was_held_goes_on_here(tmp_path):
-    with Two(tmp_path) as (source, destination):
-        with Cut((source, destination), tmp_path, at("GO", "before"), options=("--postcopy", *SLOW)):
-            destination.wait_state("HELD_LACKING")
-            settle(source, "resume-here")
-            settle(destination, "give-up")
-            assert destination.wait(LIMIT) == 1
-            check_stayed(source, destination)
-
-
-# --- Who dies ----------------------------------------------------------------------------------------
-
-
-def test_source_that_dies_leaves_a_guest_that_waits_and_a_status_that_says_what_is_lost(tmp_path):
-    with Two(tmp_path) as (source, destination):
-        with Cut((source, destination), tmp_path, at("PAGE_REQUEST", "before", 50), broken=killed(source),
-                 options=("--postcopy", *SLOW)):
-            lacking = destination.wait_state("RUNNING_LACKING_CUT")["lacking-pages"]
-            assert lacking > 0
-            said = refused(destination.cli("pause", destination.name, check=False))
-            assert f"{lacking * 4} KiB of the guest's memory are at the host it came from" in said
-            destination.cli("stop", destination.name, "--force", check=False)
-            assert destination.wait(LIMIT) == 1
-            assert "its guest is lost" in destination.stderr()
-
-
-def test_destination_that_dies_leaves_a_source_that_does_not_run_what_is_old(tmp_path):
-    with Two(tmp_path) as (source, destination):
-        with Cut((source, destination), tmp_path, at("PAGE_REQUEST", "before", 50), broken=killed(destination),
-                 options=("--postcopy", *SLOW)):
-            source.wait_state("SERVING_CUT")
-            assert "what is here is old" in refused(settle(source, "resume-here", check=False))
-            said = source.text()
-            settle(source, "give-up")
-            assert source.wait(LIMIT) == 0
-            assert source.text() == said
-
-
-@pytest.mark.parametrize("step", ["SWITCH_BEGIN", "PENDING", "LOADED"])
-def test_guest_goes_on_here_when_the_destination_dies_before_go(tmp_path, step):
-    with Two(tmp_path) as (source, destination):
-        with Cut((source, destination), tmp_path, at(step, "before"), broken=killed(destination),
-                 options=("--postcopy", *SLOW)) as cut:
-            refused(cut.result)
-            check_stayed(source, destination)

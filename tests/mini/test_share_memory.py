@@ -8,10 +8,9 @@ import pytest
 
 from support.migration_proxy import Proxy
 from support.vm import MIB
-from test_migrate import ENDLESS, LIMIT, Destination, Source, at, check_moved, check_stayed, killed, pair, settle  # noqa: F401
-from mini_machine import Restored, refused
+from mini_machine import ENDLESS, LIMIT, Restored, refused
+from mini_move import COUNTING, Destination, Source, at, check_moved, check_stayed, killed, settle
 
-COUNTING = f"pages=512 steps={ENDLESS}"
 SHARE = ("--share-memory", "--channels", "1")
 
 

@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.vm import GODWIT, MIB, REPOSITORY, Machine
-from test_migrate import LIMIT
-from mini_machine import ENDLESS, GUESTS, Original, Restored, follows, goes_on, refused
+from mini_machine import ENDLESS, GUESTS, LIMIT, Original, Restored, follows, goes_on, refused
 
 COUNTING = f"pages=512 steps={ENDLESS}"
 
@@ -456,6 +455,20 @@ def test_program_that_does_nothing_can_be_cancelled(vm, tmp_path):
     assert children(before) == []
 
 
+def test_interrupted_command_cancels_the_update(vm, tmp_path):
+    before = vm.pid()
+    command = subprocess.Popen([GODWIT, "update", vm.name, "--binary", script(tmp_path, "exec sleep 1000")], env=vm.environment,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not children(before):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    command.send_signal(signal.SIGINT)
+    assert "the migration was cancelled" in command.communicate(timeout=LIMIT)[1]
+    assert command.returncode == 1
+    check_stayed(vm, before)
+
+
 def test_machine_may_end_meanwhile(vm, tmp_path):
     vm.qmp.command("godwit-update", binary=str(script(tmp_path, "exec sleep 1000")))
     vm.cli("stop", vm.name, "--force")
@@ -493,9 +506,37 @@ def test_guest_stays_when_the_new_process_breaks(tmp_path, what, step):
         check_went_on(vm, before)
 
 
-def test_guest_goes_on_there_when_its_word_is_lost(vm, tmp_path):
+@pytest.mark.parametrize("step", ["CONFIG", "ACCEPT", "SWITCH_BEGIN", "ROUND_END"])
+def test_guest_stays_when_the_connection_breaks_behind_a_word(vm, tmp_path, step):
     before = vm.pid()
-    vm.update("--binary", breaking(tmp_path, "cut", "RUNNING", "before"))
+    refused(vm.update("--binary", breaking(tmp_path, "cut", step, "after"), check=False))
+    check_stayed(vm, before)
+    vm.update()
+    check_went_on(vm, before)
+
+
+@pytest.mark.parametrize("step", ["LOADED", "GO"])
+def test_guest_goes_on_in_one_of_them_when_the_connection_breaks_behind_the_last_words(vm, tmp_path, step):
+    """The other way it may work for a moment longer."""
+    before = vm.pid()
+    if vm.update("--binary", breaking(tmp_path, "cut", step, "after"), check=False).returncode:
+        check_stayed(vm, before)
+    else:
+        check_went_on(vm, before)
+    vm.update()
+    check_went_on(vm, before)
+
+
+@pytest.mark.parametrize("step", ["DONE", "RUNNING"])
+def test_guest_goes_on_there_when_its_word_is_lost(vm, tmp_path, step):
+    before = vm.pid()
+    vm.update("--binary", breaking(tmp_path, "cut", step, "before"))
+    check_went_on(vm, before)
+
+
+def test_guest_goes_on_there_however_long_each_word_takes(vm, tmp_path):
+    before = vm.pid()
+    vm.update("--binary", breaking(tmp_path, "delay", "-", "-"))
     check_went_on(vm, before)
 
 

@@ -9,8 +9,7 @@ import pytest
 from support.back_ends import godwit_blk, image, storage_daemon
 from support.migration_proxy import Proxy
 from support.vm import MIB
-from test_migrate import Cut, Destination, Source, at, guest_memory, settle
-from test_migrate_postcopy import SLOW, recover, release
+from mini_move import SLOW, Cut, Destination, Source, at, guest_memory, recover, release, settle
 from mini_machine import ENDLESS, LIMIT, Restored, RunDirectory, refused
 from test_vhost_user import ELASTIC, back_end_of, rounds, wait_back_end, wait_for
 

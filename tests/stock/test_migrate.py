@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Stock guests that move from process to process, there and back, while their programs verify memory, disk and network.
+"""Stock guests that move from process to process, there and back, while their programs verify memory, disk and network; and that
+are updated in place at each place that they come to.
 
 Each machine goes half of the ways; GODWIT_TEST_MOVES=8 lets it go all of them, and more makes it longer.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -16,6 +18,7 @@ from support.stock import Guest, StockGuest, wait_until
 from support.vm import MIB
 
 MOVES = int(os.environ.get("GODWIT_TEST_MOVES", 4))
+UPDATES = 2  # at each place
 LIMIT = 300
 # Boot memory, elastic memory, processors, kernel, the way that comes first.
 MACHINES = {
@@ -102,6 +105,16 @@ def check_goes_on(guest, count_before, echoed_before):
     assert guest.kernel_complaints() == []
 
 
+def update(guest):
+    """Lets the guest go on in another process of the same machine; for how many ms it stood still."""
+    pid = guest.qmp.command("godwit-statistics")["pid"]
+    report = json.loads(guest.cli("update", guest.name, "--json", limit=LIMIT).stdout)
+    guest._qmp = None  # that connection is closed
+    assert report["pid"] == guest.qmp.command("godwit-statistics")["pid"] != pid
+    assert (report["pages"], report["zero-pages"]) == (0, 0)
+    return report["downtime"]["total-ns"] / 1e6
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_guest_moves_there_and_back_while_its_programs_verify(machine, huge_pages, taps, tmp_path, record_property):
     memory, elastic, cpus, kernel, first = MACHINES[machine]
@@ -118,7 +131,7 @@ def test_guest_moves_there_and_back_while_its_programs_verify(machine, huge_page
         kept = guest.sh("head -c 16m /dev/urandom >/tmp/random; md5sum </tmp/random")
         guest.sh(PROGRAMS)
         wait_until(lambda: guest.sh("cat /tmp/count 2>/dev/null; true") and echoed(guest), LIMIT)
-        downtimes = []
+        downtimes, updates = [], []
         for number in range(MOVES):
             way = list(WAYS[(first + number) % len(WAYS)])
             uri, own = URIS[number % len(URIS)].format(folder=tmp_path, number=number, port=5000 + number), []
@@ -139,12 +152,15 @@ def test_guest_moves_there_and_back_while_its_programs_verify(machine, huge_page
             guest.kill()
             guest = there
             downtimes.append(float(said.split("stood still for ")[1].split(" ms")[0]))
+            # While its programs run, and memory comes or goes still.
+            updates += [update(guest) for _ in range(UPDATES)]
             check_goes_on(guest, *before)
             guest.wait_size("mem0", size, LIMIT)
         assert guest.sh("md5sum </tmp/random") == kept
         assert guest.sh("grep oom_kill /proc/vmstat") == "oom_kill 0"
         record_property("measured", f"{machine}: {MOVES} moves under stress-ng, downtimes of {min(downtimes):.0f} to "
-                                    f"{max(downtimes):.0f} ms (on an emulated host, each with its own options)")
+                                    f"{max(downtimes):.0f} ms (on an emulated host, each with its own options); "
+                                    f"{len(updates)} updates, {min(updates):.0f} to {max(updates):.0f} ms")
         assert guest.power_off() == 0
     finally:
         guest.kill()

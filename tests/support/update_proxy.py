@@ -5,7 +5,7 @@ this process, message by message.
     python3 update_proxy.py WHAT MESSAGE WHEN GODWIT run --incoming fd:A+fd:B …
 
 WHAT happens at the first MESSAGE, "before" or "after" it has arrived: "kill" ends the real one and "cut" breaks the connection;
-"version" alters what the machine is described as.
+"version" alters what the machine is described as. "delay" makes each message wait for a moment, whichever it is.
 """
 
 import os
@@ -54,12 +54,14 @@ def pump(come, go, begin):
             kind, _, length = struct.unpack("<HHI", head)
             body = exactly(come, length, passed)
             here = TYPES[kind] == message
+            if what == "delay":
+                time.sleep(0.1)
             if here and what == "version":
                 body = body.replace(b'"version":2', b'"version":9')
-            elif here and when == "before":
+            elif here and when == "before" and what in ("kill", "cut"):
                 return break_now()
             send_all(go, struct.pack("<HHI", kind, 0, len(body)) + body, passed)
-            if here and what != "version":
+            if here and what in ("kill", "cut"):
                 time.sleep(0.2)
                 return break_now()
     except (OSError, ConnectionError):
@@ -71,6 +73,9 @@ def pump(come, go, begin):
 
 
 threading.Thread(target=pump, args=(outer, inner, HELLO), daemon=True).start()
-threading.Thread(target=pump, args=(inner, outer, ANSWER), daemon=True).start()
+back = threading.Thread(target=pump, args=(inner, outer, ANSWER), daemon=True)
+back.start()
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-end(new.wait())
+status = new.wait()
+back.join()  # its last words
+end(status)
