@@ -251,6 +251,12 @@ void vhost_user_rings_stop(struct vhost_user_device *vhost)
 		vhost_user_front_end_limit(vhost->front, STOP_LIMIT_NS);
 		error = vhost_user_front_end_stop_ring(vhost->front, i, &vhost->rings[i].base);
 		vhost_user_front_end_limit(vhost->front, REQUEST_LIMIT_NS);
+		/*
+		 * It stays enabled otherwise, and is when it is started again. What rings then, before all of it is
+		 * there, ends the thread that works it in back-ends made with rust-vmm (seen with virtiofsd 1.13).
+		 */
+		if (!error)
+			error = vhost_user_front_end_enable_ring(vhost->front, i, false);
 		if (error)
 			vhost_user_connection_failed(vhost, error); /* which loses those that run */
 		else
