@@ -32,12 +32,12 @@ def back_end_of(vm, ident="disk"):
     return next(device for device in vm.qmp.command("godwit-devices") if device["id"] == ident)["back-end"]
 
 
-def wait_back_end(vm, connected):
+def wait_back_end(vm, connected, ident="disk"):
     end = time.monotonic() + LIMIT
-    while back_end_of(vm)["connected"] != connected:
-        assert time.monotonic() < end, back_end_of(vm)
+    while back_end_of(vm, ident)["connected"] != connected:
+        assert time.monotonic() < end, back_end_of(vm, ident)
         time.sleep(0.02)
-    return back_end_of(vm)
+    return back_end_of(vm, ident)
 
 
 def test_what_is_written_is_read_while_memory_comes_and_goes(daemon, tmp_path):

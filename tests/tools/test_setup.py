@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""tools/setup: how it derives the backports suite from a machine's own package sources."""
+"""tools/setup: how it derives the backports suite and the next release from a machine's own package sources."""
 
 import pathlib
 import subprocess
@@ -11,15 +11,15 @@ SETUP = pathlib.Path(__file__).resolve().parents[2] / "tools/setup"
 
 @pytest.fixture
 def derive(tmp_path):
-    """A function: writes the given files into an apt folder; returns what is derived (base, backports)."""
-    def run(files):
+    """A function: writes the given files into an apt folder; returns what is derived (base and backports, or those named)."""
+    def run(files, names=("base", "backports")):
         apt, out = tmp_path / "apt", tmp_path / "out"
         (apt / "sources.list.d").mkdir(parents=True)
         out.mkdir()
         for name, text in files.items():
             (apt / name).write_text(text)
         subprocess.run(["bash", "-c", f"source {SETUP}; derive_sources bookworm {out} {apt}"], check=True)
-        return (out / "base.sources").read_text(), (out / "backports.sources").read_text()
+        return [(out / f"{name}.sources").read_text() for name in names]
     return run
 
 
@@ -69,3 +69,11 @@ def test_several_stanzas_in_a_file_are_told_apart(derive):
         "\nTypes: deb\nURIs: http://b.example/security\nSuites: stable-security\nComponents: main"})
     assert base.count("Types: deb\n") == 2
     assert "a.example" in backports and "b.example" not in backports
+
+
+def test_next_release_is_had_from_the_same_mirror(derive):
+    (following,) = derive({"sources.list":
+        "deb [signed-by=/k.gpg] http://mirror.example/debian bookworm main\n"
+        "deb http://mirror.example/security bookworm-security main\n"}, names=["next"])
+    assert following == ("Types: deb\nURIs: http://mirror.example/debian\nSuites: trixie\nComponents: main\n"
+                         "Signed-By: /k.gpg\n\n")
