@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.support.migrations import Godwit, Qemu, Reserve, fill, stream, wait_writing
+from bench.support.migrations import Godwit, Qemu, Reserve, fill, stream, stream_of_memory, wait_writing
 from bench.support.series import Pair, Series, turns
 from bench.support.snapshots import PAGE
 from bench.support.table import Table
@@ -32,7 +32,8 @@ class Paused:
     def __init__(self, content, channels):
         (self.content, self.percent, self.zeros), self.channels = content, channels
         self.speed, self.processor = Pair(more=True), Pair()
-        self.limit, self.limit_processor = Series(), Series()
+        # The loopback's: from and into small buffers, and as much memory.
+        self.limits = [(stream, Series(), Series()), (stream_of_memory, Series(), Series())]
 
     def __str__(self):
         return f"{self.content}, {self.channels} channel{'s' if self.channels > 1 else ''}"
@@ -45,11 +46,20 @@ class Paused:
         self.speed.sides[side].add(SIZE / MIB / move.seconds)
         self.processor.sides[side].add(move.processor / (SIZE / GIB))
 
-    def measure_stream(self):
+    def measure_streams(self, reserve):
         """The loopback's turn."""
-        seconds, processor = stream(SIZE, self.channels)
-        self.limit.add(SIZE / MIB / seconds)
-        self.limit_processor.add(processor / (SIZE / GIB))
+        for transfer, speed, used in self.limits:
+            reserve.give()
+            seconds, processor = transfer(SIZE, self.channels)
+            reserve.take()
+            speed.add(SIZE / MIB / seconds)
+            used.add(processor / (SIZE / GIB))
+
+    def beside_streams(self):
+        """Rows of what godwit and the loopback did."""
+        for what, (_, speed, used) in zip(("buffers", "memory"), self.limits):
+            yield f"{self}, {what}", "MiB/s", Pair(self.speed.sides[0], speed, more=True)
+            yield f"{self}, {what}: processor seconds for a GiB", "cpu", Pair(self.processor.sides[0], used)
 
 
 class Running:
@@ -91,9 +101,10 @@ def measure_paused(context, reserve):
         "have no page; those that were written have, and are looked for."]),
         Table("moving a paused machine: processor seconds for a GiB", ["Of both ends together."]),
         Table("speed beside the loopback's", [
-            "The loopback: plain TCP connections from process to process, as many at once, from and into a small buffer, which "
-            "looks at nothing and makes no pages."], other="the loopback")]
-    for content in CONTENTS:
+            "The loopback: plain TCP connections from process to process, as many at once, which look at nothing and make no "
+            "pages. Buffers: from and into small ones, which stay in the caches of the processors. Memory: from and into as much "
+            "as the guest has, all of it there and mapped on both sides."], other="the loopback")]
+    for content in CONTENTS if CHANNELS else ():
         cases = [Paused(content, channels) for channels in CHANNELS]
         for case in cases:
             context.say(f"migration: {case}")
@@ -101,13 +112,12 @@ def measure_paused(context, reserve):
                 for side in order:
                     case.measure(side, reserve)
                 if content is CONTENTS[0]:
-                    case.measure_stream()
+                    case.measure_streams(reserve)
             context.show(tables[0].add(str(case), "MiB/s", case.speed))
             context.show(tables[1].add(str(case), "cpu", case.processor))
             if content is CONTENTS[0]:
-                context.show(tables[2].add(str(case), "MiB/s", Pair(case.speed.sides[0], case.limit, more=True)), "loopback")
-                context.show(tables[2].add(f"{case}: processor seconds for a GiB", "cpu",
-                                           Pair(case.processor.sides[0], case.limit_processor)), "loopback")
+                for row in case.beside_streams():
+                    context.show(tables[2].add(*row), "loopback")
         context.show(tables[0].add(f"{content[0]}, the best of all", "MiB/s", Pair(best(cases, 0), best(cases, 1), more=True)))
     return tables
 

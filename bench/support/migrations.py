@@ -8,6 +8,7 @@ never runs are without KVM there; for those that run, the smallest machine and f
 import mmap
 import os
 import re
+import resource
 import socket
 import struct
 import time
@@ -23,7 +24,9 @@ FIRST = 4 * MIB  # where it begins to write, and below it is itself
 KVM_MACHINE = f"{qemu.SMALL_MACHINE.replace('isa-serial=off', 'isa-serial=on')},accel=kvm"
 # KVM without hardware that is nested refuses that register, whatever the host has.
 KVM_PROCESSOR = "host,-arch-capabilities"
-SEND, RECEIVE = 128 << 10, 256 << 10  # bytes a call: what stays in a processor's cache
+SEND, RECEIVE = 128 << 10, 256 << 10  # bytes a call from and into a buffer: what stays in a processor's cache
+CALL = MIB  # bytes a call from and into memory, as godwit has
+POPULATE_WRITE = 23  # of madvise
 
 
 class Move:
@@ -166,45 +169,95 @@ class Qemu(Machine):
 # --- The loopback ---------------------------------------------------------------------------------------
 
 
+def used():
+    """Processor seconds of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
 def child(function, *arguments):
-    """Runs it in a process of its own, whose id is returned."""
+    """Runs it in a process of its own, which is returned with a connection to it. What the function calls when it is ready
+    waits for a byte; from then on its processor time counts, which comes back."""
+    ours, theirs = socket.socketpair()
     pid = os.fork()
-    if not pid:
-        try:
-            function(*arguments)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return pid
+    if pid:
+        theirs.close()
+        return pid, ours
+    try:
+        before = []
+
+        def begin():
+            theirs.send(b"r")
+            theirs.recv(1)
+            before.append(used())
+
+        function(*arguments, begin)
+        theirs.send(struct.pack("<d", used() - before[0]))
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
-def send_stream(address, size):
-    with socket.create_connection(address) as connection:
-        buffer = memoryview(bytearray(os.urandom(SEND)))
-        while size:
-            size -= connection.send(buffer[:size])
+def mapped(memory, start, size):
+    """A part of the memory, with all of its pages in the page tables of this process; without memory a small buffer."""
+    if memory is None:
+        return memoryview(bytearray(os.urandom(size)))
+    memory.madvise(POPULATE_WRITE, start, size)
+    return memoryview(memory)[start:start + size]
 
 
-def receive_stream(connection):
-    buffer = memoryview(bytearray(RECEIVE))
-    while connection.recv_into(buffer):
-        pass
+def send_stream(connection, memory, start, size, begin):
+    buffer = mapped(memory, start, size if memory else SEND)
+    call = CALL if memory else SEND
+    begin()
+    done = 0
+    while done < size:
+        at = done % len(buffer)
+        done += connection.send(buffer[at:at + min(call, size - done)])
 
 
-def stream(size, channels):
-    """Seconds to send so many bytes from process to process over so many connections, and processor seconds: from and into
-    a buffer that stays in the cache, nothing else done with it."""
+def receive_stream(connection, memory, start, size, begin):
+    buffer = mapped(memory, start, size if memory else RECEIVE)
+    call = CALL if memory else RECEIVE
+    begin()
+    done = 0
+    while done < size:
+        at = done % len(buffer)
+        done += connection.recv_into(buffer[at:at + min(call, size - done)])
+
+
+def stream(size, channels, memories=(None, None)):
+    """Seconds to send so many bytes from process to process over so many connections, and processor seconds; nothing else is
+    done with them. From and into small buffers that stay in the cache, or from and into @memories, of that size."""
+    part = size // channels
     with socket.create_server(("127.0.0.1", 0)) as server:
-        start = time.monotonic()
-        pids = []
-        for _ in range(channels):
-            pids.append(child(send_stream, server.getsockname(), size // channels))
-            connection, _ = server.accept()
-            with connection:
-                pids.append(child(receive_stream, connection))
-        processor = 0
-        for pid in pids:
-            _, status, used = os.wait4(pid, 0)
-            assert status == 0
-            processor += used.ru_utime + used.ru_stime
-        return time.monotonic() - start, processor
+        children = []
+        for channel in range(channels):
+            with socket.create_connection(server.getsockname()) as sender, server.accept()[0] as receiver:
+                children.append(child(send_stream, sender, memories[0], channel * part, part))
+                children.append(child(receive_stream, receiver, memories[1], channel * part, part))
+    for _, connection in children:
+        assert connection.recv(1) == b"r"
+    start = time.monotonic()
+    for _, connection in children:
+        connection.send(b"g")
+    processor = sum(struct.unpack("<d", connection.recv(8))[0] for _, connection in children)
+    seconds = time.monotonic() - start
+    for pid, connection in children:
+        connection.close()
+        assert os.waitpid(pid, 0)[1] == 0
+    return seconds, processor
+
+
+def stream_of_memory(size, channels):
+    """The same from and into as much memory, which is there on both sides."""
+    memories = mmap.mmap(-1, size), mmap.mmap(-1, size)
+    for memory in memories:
+        block = os.urandom(MIB)
+        for start in range(0, size, MIB):
+            memory[start:start + MIB] = block
+    try:
+        return stream(size, channels, memories)
+    finally:
+        for memory in memories:
+            memory.close()
