@@ -74,6 +74,7 @@ class StockGuest(Guest):
     tools    programs of this machine that the guest's initial file system holds, beside busybox
     elf      start vmlinux (PVH) and not the bzImage
     memory   one --memory, or a list of them
+    modules  of the kernel, beside those of every image
     rdma     the guest has the driver of the RDMA device and programs that use it; a generic kernel
 
     Boot memory is of huge pages unless a test wants another: under an emulated KVM each page that a guest touches for
@@ -81,9 +82,9 @@ class StockGuest(Guest):
     """
 
     def __init__(self, *arguments, kernel="6.12-cloud", tools=(), elf=False, cpus=1, memory=BOOT_MEMORY, cmdline="",
-                 memory_options=MOVABLE, rdma=False, **options):
+                 memory_options=MOVABLE, modules=(), rdma=False, **options):
         initrd = image("initramfs", kernel, *(["--with", ",".join(tools)] if tools else []),
-                       *(["--rdma"] if rdma else []))
+                       *(["--modules", ",".join(modules)] if modules else []), *(["--rdma"] if rdma else []))
         memories = [memory] if isinstance(memory, str) else memory
         super().__init__("--kernel", image("vmlinux" if elf else "kernel", kernel), "--initrd", initrd,
                          "--cmdline", f"quiet panic=-1 {memory_options} {cmdline}".strip(), "--cpus", cpus,
