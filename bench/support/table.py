@@ -9,6 +9,7 @@ UNITS = {"s": lambda value: f"{value:.2f} s",
          "ms": lambda value: f"{value * 1000:,.0f} ms",
          "cpu": lambda value: f"{value:.3f} s",
          "µs": lambda value: f"{value:,.1f} µs",
+         "Gb/s": lambda value: f"{value:,.1f} Gb/s",
          "MiB/s": lambda value: f"{value:,.0f} MiB/s",
          "MiB": lambda value: f"{value / (1 << 20):,.1f} MiB",
          "": lambda value: f"{value:,.0f}"}
