@@ -24,8 +24,13 @@ def use(guest, megabytes):
              "s=$?; umount /used; exit $s")
 
 
+def has_total(guest, expected):
+    """What a kernel keeps to itself of boot memory differs by some pages from one start of it to the next."""
+    return abs(guest.mem_total() - expected) < MIB
+
+
 def wait_total(guest, expected):
-    wait_until(lambda: guest.mem_total() == expected, 30, lambda: f"MemTotal is {guest.mem_total()}, not {expected}")
+    wait_until(lambda: has_total(guest, expected), 30, lambda: f"MemTotal is {guest.mem_total()}, not {expected}")
 
 
 def reset(guest):
@@ -117,7 +122,7 @@ class TestWithoutTheDriver:
         use(guest, 64)
         assert guest.region_resident("mem0") > 48 * MIB
         guest.reboot()
-        assert guest.mem_total() == guest.boot_total
+        assert has_total(guest, guest.boot_total), guest.mem_total()
         assert guest.elastic("mem0")["size"] == 0 and guest.elastic("mem0")["requested-size"] == 256 * MIB
         assert guest.region("mem0")["reason"] == "no-driver"
         assert guest.region_resident("mem0") == 0
