@@ -166,6 +166,8 @@ static struct error *send_rest(struct machine_migrate *migrate)
 {
 	struct machine *machine = migrate->machine;
 
+	/* Nobody can ask for post-copy any more; who did too late has interrupted what is sent now. */
+	migration_sender_go_on(migrate->sender);
 	TRY(migrate_postcopy_begun(migrate) ? migrate_postcopy_rest(migrate)
 					    : migrate_copy_rest(migrate));
 	/* Another process of this host finds it in the same page cache. */

@@ -105,8 +105,6 @@ struct error *migrate_postcopy_prepare(struct machine_migrate *migrate)
 
 	if (!migrate_postcopy_begun(migrate))
 		return NULL;
-	/* Nobody interrupts rounds from here on. */
-	migration_sender_go_on(migrate->sender);
 	/* What is not there now and appears from here on is in the log. */
 	for (uint32_t i = 0; i < migrate->block_count; i++) {
 		const struct migrate_block *block = &migrate->blocks[i];

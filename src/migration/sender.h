@@ -70,7 +70,10 @@ struct error *migration_sender_round(struct migration_sender *sender, uint64_t *
  * interrupted round waits for nothing.
  */
 struct error *migration_sender_settle(struct migration_sender *sender) MUST_CHECK;
-/* Makes the round that runs, and each that comes, return soon: until migration_sender_go_on. Any thread. */
+/*
+ * Makes the round that runs, and each that comes, return soon, until migration_sender_go_on: which must come
+ * before a round behind which nothing is sent. Any thread.
+ */
 void migration_sender_interrupt(struct migration_sender *sender);
 void migration_sender_go_on(struct migration_sender *sender);
 /*

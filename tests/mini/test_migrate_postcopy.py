@@ -129,6 +129,19 @@ def test_hybrid_becomes_postcopy_when_somebody_says_so(tmp_path):
         assert destination.migration()["postcopy-pages"] > 0
 
 
+def test_hybrid_whose_rest_is_allowed_when_somebody_says_so_is_by_precopy(tmp_path):
+    """All that is left then is sent while the guest stands still."""
+    with Two(tmp_path) as (source, destination):
+        command = source.start_migrate(f"unix:{tmp_path}/socket", "--hybrid", "--max-downtime", "60000", "--bandwidth", "1M", "--json")
+        destination.wait_state("RECEIVING")
+        source.wait_text(lambda _: source.job()["pages"] > 0)
+        source.cli("migrate", source.name, "--start-postcopy")
+        release(source)
+        report = json.loads(command.communicate(timeout=LIMIT)[0])
+        assert report["status"] == "completed" and "postcopy-pages" not in report
+        check_moved(source, destination)
+
+
 def test_precopy_does_not_become_postcopy(tmp_path):
     with Two(tmp_path) as (source, destination):
         source.migrate(f"unix:{tmp_path}/socket", "--bandwidth", "1K", "--no-wait")
