@@ -129,6 +129,19 @@ static struct error *stop(struct machine_migrate *migrate)
 								   : migrate_cancelled();
 }
 
+static void send_go(struct machine_migrate *migrate)
+{
+	AUTO_ERROR struct error *error = NULL;
+
+	migrate->go_ns = clock_monotonic_ns();
+	pthread_mutex_lock(&migrate->lock);
+	migrate->downtime.load_ns = migrate->go_ns - migrate->sent_ns;
+	pthread_mutex_unlock(&migrate->lock);
+	error = migration_link_send_type(migrate->link, MIGRATION_GO);
+	if (error)
+		migration_link_cancel(migrate->link); /* which the reader notices */
+}
+
 /* An error is the migration's end; one of the connection shows there, too. */
 static struct error *act(struct machine_migrate *migrate, enum handover_action action)
 {
@@ -141,12 +154,7 @@ static struct error *act(struct machine_migrate *migrate, enum handover_action a
 		release_devices(migrate);
 		return NULL;
 	case HANDOVER_SEND_GO:
-		migrate->go_ns = clock_monotonic_ns();
-		pthread_mutex_lock(&migrate->lock);
-		migrate->downtime.load_ns = migrate->go_ns - migrate->sent_ns;
-		pthread_mutex_unlock(&migrate->lock);
-		if (migration_link_send_type(migrate->link, MIGRATION_GO))
-			migration_link_cancel(migrate->link); /* which the reader notices */
+		send_go(migrate);
 		return NULL;
 	case HANDOVER_RESUME_VM:
 		resume(migrate);
