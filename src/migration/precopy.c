@@ -78,9 +78,18 @@ static void foresee(struct precopy_progress *progress, uint64_t pages, int64_t m
 	progress->time_ns = bytes > allowed ? time_for(bytes - allowed, send - written) : 0;
 }
 
+/* With the lock: whether the rest may be sent while the guest stands still. */
+static bool is_allowed(const struct precopy *precopy)
+{
+	const struct precopy_progress *progress = &precopy->progress;
+
+	return progress->round && progress->downtime_ns >= 0 &&
+	       (progress->downtime_ns <= precopy->max_downtime_ns || !progress->remaining_pages);
+}
+
 /*
- * With the lock: whether a round more is worth its time although the rest, @pages after @before, would
- * be allowed. It is while each leaves half of what it began with: all of them together then take no
+ * With the lock: whether a round more is worth its time although the rest, @pages after @before, is
+ * allowed. It is while each leaves half of what it began with: all of them together then take no
  * more than twice the time for which the guest would stand still now.
  */
 static bool gets_shorter(const struct precopy_progress *progress, uint64_t pages, uint64_t before)
@@ -96,12 +105,14 @@ static struct error *collect(struct precopy *precopy, bool *enough)
 	const struct precopy_ops *ops = precopy->ops;
 	struct precopy_progress *progress = &precopy->progress;
 	uint64_t pages, written, before;
+	bool was_allowed;
 	int64_t now;
 
 	TRY(ops->collect(precopy->context, &pages, &written));
 	now = ops->now(precopy->context);
 	pthread_mutex_lock(&precopy->lock);
 	before = progress->remaining_pages;
+	was_allowed = is_allowed(precopy);
 	if (progress->round) {
 		progress->write_rate = rate_of(written, now - precopy->collected_ns);
 		progress->stalled =
@@ -111,9 +122,9 @@ static struct error *collect(struct precopy *precopy, bool *enough)
 	progress->remaining_pages = pages;
 	progress->scheduled_pages += pages;
 	foresee(progress, pages, precopy->max_downtime_ns);
-	*enough = progress->round && progress->downtime_ns >= 0 &&
-		  (progress->downtime_ns <= precopy->max_downtime_ns || !pages) &&
-		  !gets_shorter(progress, pages, before);
+	precopy->bursts |= was_allowed && !is_allowed(precopy);
+	*enough =
+	    is_allowed(precopy) && (precopy->bursts || !gets_shorter(progress, pages, before));
 	progress->phase = *enough ? PRECOPY_READY : progress->round ? PRECOPY_AGAIN : PRECOPY_FIRST;
 	progress->round += !*enough;
 	pthread_mutex_unlock(&precopy->lock);

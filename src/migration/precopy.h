@@ -8,7 +8,8 @@
  * How fast the rest will go is what the last rounds that were long enough have shown, in pages with
  * content: of pages of zeros nearly nothing is sent, and how many of them there will be nobody knows.
  * That errs on the side of a downtime that is shorter than allowed. Where the rest halves with each
- * round more, it goes on for a few, so that the guest stands still for much less than is allowed.
+ * round more, it goes on for a few, so that the guest stands still for much less than is allowed; but
+ * not for one that writes so much in one of them that the rest is too large again.
  *
  * Threads: precopy_run is one thread's; the rest is for any.
  */
@@ -76,6 +77,7 @@ struct precopy {
 	const struct precopy_ops *ops;
 	void *context;
 	int64_t collected_ns; /* when the last collection was */
+	bool bursts;	      /* what was allowed became too much: the next that is will do */
 	pthread_mutex_t lock; /* guards the next ones */
 	int64_t max_downtime_ns;
 	bool slows_guests;

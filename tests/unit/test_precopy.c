@@ -18,7 +18,7 @@ struct world {
 	double zeros;			/* of what is sent: pages without content */
 	int64_t collected_ns;
 	uint32_t rounds, cancel_at, slower_at;
-	bool fails, slows;
+	bool fails, slows, bursts;
 	uint32_t slowed; /* how often */
 	double speed;
 	struct precopy precopy;
@@ -45,6 +45,8 @@ static struct error *send(void *context)
 	world->rounds++;
 	if (world->fails)
 		return error_new(ECONNRESET, "the connection broke");
+	if (world->bursts)
+		world->writes = world->rounds % 2 ? 10000 : 1000000;
 	if (world->rounds == world->slower_at)
 		world->writes /= 100;
 	world->now += (int64_t)(content / world->sends * NS_PER_SECOND) + 1000;
@@ -149,6 +151,18 @@ static void rest_that_halves_with_each_round_becomes_short(void **state)
 	assert_true((double)world.pending / world.sends * 1000 < 10);
 	/* For not much more time than the rest would have taken that was allowed: 1 s, after 2.6 s. */
 	assert_true(world.now - NS_PER_SECOND < 5 * NS_PER_SECOND);
+	precopy_clear(&world.precopy);
+}
+
+/* A rest that is allowed is not given away again and again for a shorter one that does not come. */
+static void guest_that_writes_in_bursts_is_moved_between_two(void **state)
+{
+	struct world world = make(0, 100000);
+
+	world.bursts = true;
+	world.cancel_at = 20;
+	assert_no_error(run(&world, 500));
+	assert_int_equal(world.rounds, 3);
 	precopy_clear(&world.precopy);
 }
 
@@ -349,6 +363,7 @@ int main(void)
 	    cmocka_unit_test(rest_fits_into_the_downtime),
 	    cmocka_unit_test(longer_downtime_needs_fewer_rounds),
 	    cmocka_unit_test(rest_that_halves_with_each_round_becomes_short),
+	    cmocka_unit_test(guest_that_writes_in_bursts_is_moved_between_two),
 	    cmocka_unit_test(nothing_left_is_enough_for_any_downtime),
 	    cmocka_unit_test(zeros_do_not_count_as_speed),
 	    cmocka_unit_test(guest_that_writes_faster_than_the_connection_goes_on_until_cancelled),
