@@ -284,7 +284,8 @@ uint32_t state_count(struct state *state, const char *name, uint32_t count, uint
 	state_u32(state, name, &count);
 	if (state->loading && count > maximum)
 		state_check(state, false, name, "is larger than can be");
-	return state->error ? 0 : count;
+	/* What is saved keeps its count, whatever becomes of the save. */
+	return state->loading && state->error ? 0 : count;
 }
 
 bool state_expect(struct state *state, const char *name, size_t size)

@@ -197,6 +197,21 @@ static void test_a_count_above_its_maximum_yields_no_elements(void **unused)
 	state_free(state);
 }
 
+static void test_a_save_that_fails_changes_nothing(void **unused)
+{
+	AUTO_STATE struct state *state = state_save_begin(false);
+	AUTO_ERROR struct error *error = NULL;
+	struct clockwork clockwork = example;
+
+	state_fail(state, error_new(0, "no more room"));
+	assert_int_equal(state_count(state, "turns", 4, 4), 4);
+	clockwork_state(&clockwork, state);
+	assert_int_equal(clockwork.gears, example.gears);
+	assert_memory_equal(clockwork.turns, example.turns, sizeof(clockwork.turns));
+	error = state_finish(state);
+	assert_non_null(error);
+}
+
 static void test_a_bool_of_two_is_refused(void **unused)
 {
 	struct clockwork from = example, to = {.height = 77};
@@ -250,6 +265,7 @@ int main(void)
 	    cmocka_unit_test(test_a_refusal_names_part_field_and_offset),
 	    cmocka_unit_test(test_a_configuration_that_differs_is_refused),
 	    cmocka_unit_test(test_a_count_above_its_maximum_yields_no_elements),
+	    cmocka_unit_test(test_a_save_that_fails_changes_nothing),
 	    cmocka_unit_test(test_a_bool_of_two_is_refused),
 	    cmocka_unit_test(test_bits_beyond_a_bitmap_are_refused),
 	    cmocka_unit_test(test_a_newer_version_is_refused),
