@@ -475,8 +475,8 @@ void godwit_rdma_pair_receives_wait(struct godwit_rdma_pair *pair);
 /* *@bytes is to be freed with free. The engine goes on, or does not, as its user likes. */
 int godwit_rdma_save(struct godwit_rdma *engine, void **bytes, size_t *size);
 /*
- * The bytes may be a stranger's. -EINVAL: not such a state, or not of these objects; @reason says why. The
- * engine and its objects can only be destroyed then. Else what has no answer is sent again when the
+ * The bytes may be a stranger's. -EINVAL: not such a state, or not of these objects; @reason says why (of
+ * -ENOMEM too). The engine and its objects can only be destroyed then. Else what has no answer is sent again when the
  * engine is polled, and peers are asked for what they have sent in vain.
  */
 int godwit_rdma_load(struct godwit_rdma *engine, const void *bytes, size_t size,

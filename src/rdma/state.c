@@ -247,6 +247,8 @@ static void visit_engine(void *context, struct state *state)
 
 static struct error *visit(struct godwit_rdma *engine, struct state *state)
 {
+	if (!state)
+		return error_system(ENOMEM, "the state");
 	visit_engine(engine, state);
 	return state_finish(state);
 }
@@ -255,16 +257,18 @@ int godwit_rdma_save(struct godwit_rdma *engine, void **bytes, size_t *size)
 {
 	AUTO_STATE struct state *state = state_save_begin(false);
 	struct error *error = visit(engine, state);
+	const void *saved;
 
 	*bytes = NULL;
 	if (error) {
 		error_free(error);
 		return -ENOMEM;
 	}
-	*bytes = malloc(MAX(1, (state_bytes(state, size), *size)));
+	saved = state_bytes(state, size);
+	*bytes = malloc(*size);
 	if (!*bytes)
 		return -ENOMEM;
-	memcpy(*bytes, state_bytes(state, size), *size);
+	memcpy(*bytes, saved, *size);
 	return 0;
 }
 
@@ -272,11 +276,10 @@ int godwit_rdma_load(struct godwit_rdma *engine, const void *bytes, size_t size,
 		     char reason[GODWIT_RDMA_REASON_MAX])
 {
 	AUTO_STATE struct state *state = state_load_begin(bytes, size, GODWIT_RDMA_STATE_VERSION);
-	struct error *error = visit(engine, state);
+	AUTO_ERROR struct error *error = visit(engine, state);
 
 	if (!error)
 		return 0;
 	snprintf(reason, GODWIT_RDMA_REASON_MAX, "%s", error_message(error));
-	error_free(error);
-	return -EINVAL;
+	return error_code(error) == ENOMEM ? -ENOMEM : -EINVAL;
 }

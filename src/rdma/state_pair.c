@@ -330,8 +330,11 @@ static void visit_answers(struct godwit_rdma_pair *pair, struct state *state)
 		for (uint32_t i = 0; i < count && !state_failed(state); i++)
 			visit_answer(pair, &responder->answers[i], state);
 		responder->answer_tail = count;
-		state_check(state, responder->answers_first <= pair->attributes.reads_in, "answers",
-			    "are more than there can be");
+		/* Each kind has half of the places (rdma_responder_answer). */
+		state_check(state,
+			    responder->answers_first <= pair->attributes.reads_in &&
+				count - responder->answers_first <= GODWIT_RDMA_READS_MAX,
+			    "answers", "are more than there can be");
 		return;
 	}
 	for (uint32_t at = responder->answer_head; at != responder->answer_tail; at++)

@@ -610,6 +610,49 @@ static void expect_refusal(struct node *node, const struct plan *plan, const voi
 	destroy_engine(&copy);
 }
 
+/* The state @bytes, in which one answer is owed, with @count of it that were asked for again. */
+static uint8_t *with_answers(const uint8_t *bytes, size_t size, uint32_t count, size_t *larger)
+{
+	/* Behind them is that no receives are posted. */
+	size_t answer = 17, behind = 4, at = size - behind - answer;
+	uint8_t *changed = calloc(1, size + count * answer);
+
+	assert_non_null(changed);
+	assert_int_equal(get_be32(bytes + at - 4), 1);
+	memcpy(changed, bytes, at);
+	put_be32(changed + at - 4, count);
+	for (uint32_t i = 0; i < count; i++) {
+		memcpy(changed + at + i * answer, bytes + at, answer);
+		changed[at + (i + 1) * answer - 1] = 1;
+	}
+	*larger = at + count * answer + behind;
+	return changed;
+}
+
+/* They would leave no room for the first answers. */
+static void too_many_answers_are_refused(void **state)
+{
+	CONNECTED;
+	struct plan plan = plan_of(b, GODWIT_RDMA_RELIABLE);
+	char reason[GODWIT_RDMA_REASON_MAX];
+	uint8_t *bytes, *changed;
+	size_t size, larger;
+	struct node copy;
+
+	post(a, remote_work(GODWIT_RDMA_READ, b, WRITE_AT), 0, 3000);
+	steps(network, 1);
+	bytes = saved(b, &size);
+	changed = with_answers(bytes, size, GODWIT_RDMA_READS_MAX, &larger);
+	make_again(b, &plan, &copy);
+	assert_int_equal(godwit_rdma_load(copy.engine, changed, larger, reason), 0);
+	destroy_engine(&copy);
+	free(changed);
+	changed = with_answers(bytes, size, GODWIT_RDMA_READS_MAX + 1, &larger);
+	expect_refusal(b, &plan, changed, larger, "answers");
+	free(changed);
+	free(bytes);
+}
+
 static void other_objects_are_refused(void **state)
 {
 	CONNECTED;
@@ -657,6 +700,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(windows_and_registrations_go_on, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(cut_off_states_are_refused, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(changed_states_do_no_harm, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(too_many_answers_are_refused, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(other_objects_are_refused, set_up, tear_down),
 	};
 
