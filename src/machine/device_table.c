@@ -182,7 +182,7 @@ static struct error *create_rdma(struct machine *machine, const char *text, uint
 		    "it needs a port: net=ID, the interface --net with that id, or udp:ADDRESS");
 	TRY(find_net(machine, net, &found));
 	TRY(port ? virtio_rdma_udp_port_open(port + 4, machine->config.incoming, &opened)
-		 : virtio_rdma_tap_port_open(found.net, found.mac, &opened));
+		 : virtio_rdma_tap_port_open(found.net, &opened));
 	snprintf(default_id, sizeof(default_id), index ? "rdma%u" : "rdma", index);
 	return virtio_rdma_create(id ?: default_id, found.mac, &opened, device);
 }

@@ -46,6 +46,13 @@ bool virtio_rdma_may_send_from(const struct virtio_rdma *rdma, const uint8_t gid
 	       rdma->port.sends_from(rdma->port.context, gid);
 }
 
+void virtio_rdma_set_mac(struct virtio_rdma *rdma, const uint8_t mac[6])
+{
+	memcpy(rdma->mac, mac, sizeof(rdma->mac));
+	if (rdma->port.set_mac)
+		rdma->port.set_mac(rdma->port.context, mac);
+}
+
 void virtio_rdma_set_gid(struct virtio_rdma *rdma, uint32_t index, const uint8_t gid[16])
 {
 	memcpy(rdma->gids[index], gid, sizeof(rdma->gids[index]));
@@ -490,8 +497,8 @@ struct error *virtio_rdma_create(const char *id, const uint8_t mac[6],
 		return error;
 	}
 	rdma->device.stream = &virtio_rdma_stream_ops;
-	memcpy(rdma->mac, mac, sizeof(rdma->mac));
 	rdma->port = *port;
+	virtio_rdma_set_mac(rdma, mac);
 	error = make(rdma);
 	if (error) {
 		destroy(&rdma->device);

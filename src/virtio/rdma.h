@@ -23,6 +23,8 @@ struct virtio_rdma_port {
 	bool (*sends_from)(void *context, const uint8_t address[16]);
 	/* Entry @index of the guest's table of addresses is @address; ::, if it is empty. May be NULL. */
 	void (*set_address)(void *context, uint32_t index, const uint8_t address[16]);
+	/* Of those that make frames: what they come from, before the first one. May be NULL. */
+	void (*set_mac)(void *context, const uint8_t mac[6]);
 	/* Adds what is to be known about it to @object. May be NULL. */
 	void (*describe)(void *context, json_t *object);
 	/*
@@ -54,10 +56,10 @@ struct error *virtio_rdma_udp_port_open(const char *address, bool later,
 					struct virtio_rdma_port *port) MUST_CHECK;
 
 /*
- * A port over the interface of the network device @net, which has the address @mac: packets leave and come as its frames.
- * @net lives longer.
+ * A port over the interface of the network device @net: packets leave and come as its frames. @net
+ * lives longer.
  */
-struct error *virtio_rdma_tap_port_open(struct virtio_device *net, const uint8_t mac[6],
+struct error *virtio_rdma_tap_port_open(struct virtio_device *net,
 					struct virtio_rdma_port *port) MUST_CHECK;
 
 #endif

@@ -319,6 +319,8 @@ struct virtio_rdma {
 	uint8_t discarded[GODWIT_RDMA_PACKET_MAX];
 };
 
+/* The address of the machine's interface, also of what leaves. */
+void virtio_rdma_set_mac(struct virtio_rdma *rdma, const uint8_t mac[6]);
 /* Entry @index of the table becomes @gid; ::, which is no address: empty. */
 void virtio_rdma_set_gid(struct virtio_rdma *rdma, uint32_t index, const uint8_t gid[16]);
 static inline struct virtio_rdma *virtio_rdma_of(struct virtio_device *device)

@@ -268,9 +268,14 @@ static const struct kind kinds[] = {
 static void visit_addresses(struct visit *visit)
 {
 	struct virtio_rdma *rdma = visit->rdma;
+	uint8_t mac[6];
 
+	memcpy(mac, rdma->mac, sizeof(mac));
 	/* Without mac= another name of the machine would give another one than the driver knows. */
-	state_buffer(visit->state, "mac", rdma->mac, sizeof(rdma->mac));
+	state_buffer(visit->state, "mac", mac, sizeof(mac));
+	if (state_check(visit->state, !(mac[0] & 1), "mac", "is no unicast address") &&
+	    state_loading(visit->state))
+		virtio_rdma_set_mac(rdma, mac);
 	for (uint32_t i = 0; i < GIDS_MAX; i++) {
 		uint8_t gid[16];
 

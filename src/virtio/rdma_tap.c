@@ -202,6 +202,13 @@ static void set_address(void *context, uint32_t index, const uint8_t address[16]
 	pthread_mutex_unlock(&port->lock);
 }
 
+static void set_mac(void *context, const uint8_t mac[6])
+{
+	struct tap_port *port = context;
+
+	memcpy(port->mac, mac, sizeof(port->mac));
+}
+
 /* --- Sending ----------------------------------------------------------------------------------- */
 
 /* What goes to an address of one's own comes back: no bridge would send it there. False: it does not. */
@@ -356,8 +363,7 @@ static struct error *prepare(struct tap_port *port)
 	return virtio_net_share_frames(port->net, &taker, &port->fd, &port->cuts);
 }
 
-struct error *virtio_rdma_tap_port_open(struct virtio_device *net, const uint8_t mac[6],
-					struct virtio_rdma_port *result)
+struct error *virtio_rdma_tap_port_open(struct virtio_device *net, struct virtio_rdma_port *result)
 {
 	struct tap_port *port = calloc(1, sizeof(*port));
 	struct error *error;
@@ -366,7 +372,6 @@ struct error *virtio_rdma_tap_port_open(struct virtio_device *net, const uint8_t
 		return error_system(ENOMEM, "port tap");
 	port->net = net;
 	port->fd = port->wake = -1;
-	memcpy(port->mac, mac, sizeof(port->mac));
 	pthread_mutex_init(&port->lock, NULL);
 	rdma_crc_init(&port->crc, true);
 	error = prepare(port);
@@ -382,6 +387,7 @@ struct error *virtio_rdma_tap_port_open(struct virtio_device *net, const uint8_t
 	    .waits = waits,
 	    .sends_from = sends_from,
 	    .set_address = set_address,
+	    .set_mac = set_mac,
 	    .describe = describe,
 	    .close = close_port,
 	    .context = port};

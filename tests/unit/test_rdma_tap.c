@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
+#include "device_stream.h"
 #include "rdma/frame.h"
 #include "rdma_network.h"
 #include "virtio/net.h"
@@ -37,7 +38,8 @@ static void create(struct machine *machine, uint8_t number, int wire)
 	driver_no_error(virtio_net_create_on_tap(&options, &tap, &device));
 	driver_create_memory(&machine->driver, &anonymous);
 	driver_add_device(&machine->driver, device);
-	driver_no_error(virtio_rdma_tap_port_open(device, machine->mac, &machine->port));
+	driver_no_error(virtio_rdma_tap_port_open(device, &machine->port));
+	machine->port.set_mac(machine->port.context, machine->mac);
 	driver_start(&machine->driver, 0);
 	for (unsigned int i = 0; i < 16; i++)
 		driver_offer(&machine->driver, 0,
@@ -205,8 +207,8 @@ static void without_the_port_all_is_the_drivers(void **state)
 	single.machine.port.close(single.machine.port.context);
 	throw(&single, bytes, size = make_packet(&single, own, bytes));
 	assert_int_equal(driver_wait(&single.machine.driver, 0, NULL), size);
-	driver_no_error(virtio_rdma_tap_port_open(single.machine.driver.device, single.machine.mac,
-						  &single.machine.port));
+	driver_no_error(
+	    virtio_rdma_tap_port_open(single.machine.driver.device, &single.machine.port));
 	teardown(&single);
 }
 
@@ -217,8 +219,7 @@ static void frames_have_one_taker(void **state)
 	AUTO_ERROR struct error *error = NULL;
 
 	setup(&single);
-	error =
-	    virtio_rdma_tap_port_open(single.machine.driver.device, single.machine.mac, &second);
+	error = virtio_rdma_tap_port_open(single.machine.driver.device, &second);
 	assert_non_null(error);
 	assert_non_null(strstr(error_message(error), "are shared already"));
 	teardown(&single);
@@ -231,7 +232,7 @@ static void frames_of_a_back_end_cannot_be_shared(void **state)
 	AUTO_ERROR struct error *error = NULL;
 
 	driver_no_error(virtio_rng_create("other", &other));
-	error = virtio_rdma_tap_port_open(other, own, &port);
+	error = virtio_rdma_tap_port_open(other, &port);
 	assert_non_null(error);
 	assert_non_null(strstr(error_message(error),
 			       "'other' is the interface of a back-end, which has its frames"));
@@ -334,6 +335,69 @@ static void a_full_buffer_loses_frames_and_says_so(void **state)
 	teardown(&single);
 }
 
+/* --- The device's address ----------------------------------------------------------------------- */
+
+/* The state of a device for an interface with the address @mac. */
+static struct stream save_another(struct memory_map *map, const uint8_t mac[6])
+{
+	struct virtio_rdma_port port;
+	struct virtio_device *device;
+	struct stream stream;
+
+	driver_no_error(virtio_rdma_udp_port_open("127.0.0.1", true, &port));
+	driver_no_error(virtio_rdma_create("other", mac, &port, &device));
+	device->map = map;
+	virtio_device_quiesce(device);
+	stream = stream_save(device);
+	virtio_device_destroy(device);
+	return stream;
+}
+
+/* Sends a packet; its frame comes from @mac. */
+static void expect_sender(const struct single *single, const struct virtio_rdma_port *port,
+			  const uint8_t mac[6])
+{
+	struct godwit_rdma_ends ends = {.source_port = 0xc000};
+	const struct rdma_packet packet = {
+	    .opcode = RDMA_ACKNOWLEDGE, .pkey = RDMA_PKEY_DEFAULT, .queue_pair = 0x12};
+	uint8_t bytes[FRAME_MAX];
+
+	memcpy(ends.source, own, 16);
+	memcpy(ends.destination, stranger, 16);
+	rdma_packet_encode(&packet, port->packets.reserve(port->packets.context, &ends,
+							  rdma_packet_size(packet.opcode, 0)));
+	port->packets.commit(port->packets.context);
+	port->packets.flush(port->packets.context);
+	assert_true(recv(single->wire, bytes, sizeof(bytes), MSG_DONTWAIT) > NET_HEADER_SIZE + 14);
+	assert_memory_equal(bytes + NET_HEADER_SIZE + 6, mac, 6);
+}
+
+/* Under another name a machine that is restored has another one in its configuration. */
+static void frames_come_from_the_address_that_was_loaded(void **state)
+{
+	static const uint8_t loaded[6] = {0x52, 0x54, 0, 7, 7, 7};
+	struct virtio_device *device;
+	struct virtio_rdma_port port;
+	struct single single;
+	struct stream stream;
+
+	setup(&single);
+	port = single.machine.port;
+	driver_no_error(virtio_rdma_create("rdma", single.machine.mac, &port, &device));
+	device->map = single.machine.driver.map;
+	virtio_device_quiesce(device);
+	expect_sender(&single, &port, single.machine.mac);
+	stream = save_another(device->map, loaded);
+	driver_no_error(device->stream->load(device, stream.bytes, stream.size, true));
+	free(stream.bytes);
+	expect_sender(&single, &port, loaded);
+	/* And with it the port. */
+	virtio_device_destroy(device);
+	driver_no_error(
+	    virtio_rdma_tap_port_open(single.machine.driver.device, &single.machine.port));
+	teardown(&single);
+}
+
 /* --- Two machines, one's tap the other's -------------------------------------------------------- */
 
 struct both {
@@ -433,8 +497,8 @@ static void exercise(const uint8_t addresses[2][16])
 	struct node *a = &both->network.nodes[0], *b = &both->network.nodes[1];
 	struct godwit_rdma_attributes attributes = default_attributes(4096);
 
-	/* 67 ms: the machine may be slow. */
-	attributes.timeout = 14;
+	/* 268 ms: the machine may be slow. */
+	attributes.timeout = 16;
 	network_connect_as(&both->network, GODWIT_RDMA_RELIABLE, attributes);
 	post(a, remote_work(GODWIT_RDMA_WRITE, b, 30000), 30000, 300001);
 	run(both, 1);
@@ -470,7 +534,7 @@ static void a_machine_reaches_itself(void **state)
 	struct godwit_rdma_attributes attributes = default_attributes(4096);
 	struct godwit_rdma_pair *other;
 
-	attributes.timeout = 14;
+	attributes.timeout = 16;
 	network_connect(&both->network, GODWIT_RDMA_RELIABLE, 4096);
 	assert_int_equal(godwit_rdma_pair_destroy(a->pair), 0);
 	assert_int_equal(godwit_rdma_pair_create(a->domain, &options, &a->pair), 0);
@@ -496,6 +560,7 @@ int main(void)
 	    cmocka_unit_test(a_long_datagram_is_many_packets),
 	    cmocka_unit_test(datagrams_of_any_length_are_survived),
 	    cmocka_unit_test(a_full_buffer_loses_frames_and_says_so),
+	    cmocka_unit_test(frames_come_from_the_address_that_was_loaded),
 	    cmocka_unit_test(two_machines_have_rdma_over_ipv4),
 	    cmocka_unit_test(two_machines_have_rdma_over_ipv6),
 	    cmocka_unit_test(a_machine_reaches_itself),
