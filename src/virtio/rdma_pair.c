@@ -343,10 +343,12 @@ static void disconnect(struct virtio_rdma *rdma, struct adapter_object *object)
 	const struct godwit_rdma_attributes failed = {.state = GODWIT_RDMA_ERROR};
 	enum godwit_rdma_state state = godwit_rdma_pair_state(pair->pair);
 
-	if (pair->service == GODWIT_RDMA_DATAGRAM || state < GODWIT_RDMA_RTR ||
-	    state == GODWIT_RDMA_ERROR)
+	if (pair->service == GODWIT_RDMA_DATAGRAM || state < GODWIT_RDMA_RTR)
 		return;
+	/* One that has failed may owe its peer that it says so. */
 	godwit_rdma_pair_modify(pair->pair, &failed, GODWIT_RDMA_SET_STATE);
+	if (state == GODWIT_RDMA_ERROR)
+		return;
 	adapter_object_event(rdma, object, EVENT_QP_FATAL);
 	adapter_pair_will_feed(pair);
 }

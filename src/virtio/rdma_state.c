@@ -78,6 +78,9 @@ static void visit_pair(struct visit *visit, struct adapter_object *object)
 	pair->in_engine = (pair->sends.own - pair->done) & (pair->sends.slots - 1);
 	state_check(visit->state, pair->in_engine <= IN_ENGINE_MAX, "slot",
 		    "is too far from the one that is done");
+	/* Which ones had work for the engine is not said: whoever has some is found. */
+	if (state_loading(visit->state))
+		adapter_pair_will_feed(pair);
 }
 
 static void visit_region(struct visit *visit, struct adapter_object *object)
@@ -339,6 +342,7 @@ static void visit_all(void *context, struct state *state)
 	struct visit visit = {context, state};
 
 	state_same(state, "version", STATE_VERSION);
+	state_bool(state, "copy", &visit.rdma->copied);
 	visit_addresses(&visit);
 	for (size_t i = 0; i < ARRAY_SIZE(kinds) && !state_failed(state); i++)
 		visit_kind(&visit, &kinds[i]);

@@ -121,6 +121,18 @@ static void long_queues_go_on(void **state)
 	guests_destroy(guests);
 }
 
+/* Its kick was taken before, and will not come again. */
+static void work_that_the_engine_has_not_is_found(void **state)
+{
+	struct guest *guests = guests_create(TYPE_RC);
+
+	put_remote(new_work(&guests[0], WR_WRITE, 1, 0, 3000), DATA + AT, guests[1].key);
+	add_element(&guests[0], &guests[0].sq);
+	move(&guests[0]);
+	expect(&guests[0], 1, 0);
+	guests_destroy(guests);
+}
+
 /* A second pair of each guest shares a receive queue; there are windows and fast regions too. */
 static void objects_of_every_kind_go_on(void **state)
 {
@@ -222,6 +234,33 @@ static void connections_of_a_copy_fail_and_say_so(void **state)
 	guests_destroy(guests);
 }
 
+static void connections_of_a_copy_that_moves_before_it_runs_fail_too(void **state)
+{
+	struct guest *guests = guests_create(TYPE_RC);
+	struct virtio_device *old = guests[0].driver.device, *copy, *device;
+	AUTO_STATE struct state *first = state_save_begin(false);
+	AUTO_STATE struct state *second = state_save_begin(false);
+	struct stream stream;
+
+	save_device(old, first, &stream);
+	virtio_device_release(old);
+	copy = another(&guests[0]);
+	driver_no_error(load_device(copy, first, &stream, STREAM_MAX));
+	virtio_device_new_generation(copy);
+	free(stream.bytes);
+	save_device(copy, second, &stream);
+	device = another(&guests[0]);
+	driver_no_error(load_device(device, second, &stream, STREAM_MAX));
+	free(stream.bytes);
+	driver_no_error(virtio_device_take_over(device));
+	virtio_device_destroy(old);
+	virtio_device_destroy(copy);
+	virtio_device_resume(device);
+	expect_event(&guests[0], 1, guests[0].qpn);
+	assert_int_equal(qp_state(&guests[0]), STATE_ERR);
+	guests_destroy(guests);
+}
+
 static void datagrams_of_a_copy_go_on(void **state)
 {
 	struct guest *guests = guests_create(TYPE_UD);
@@ -284,9 +323,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(work_goes_on_at_either_end),
 	    cmocka_unit_test(long_queues_go_on),
+	    cmocka_unit_test(work_that_the_engine_has_not_is_found),
 	    cmocka_unit_test(objects_of_every_kind_go_on),
 	    cmocka_unit_test(events_that_were_not_told_are),
 	    cmocka_unit_test(connections_of_a_copy_fail_and_say_so),
+	    cmocka_unit_test(connections_of_a_copy_that_moves_before_it_runs_fail_too),
 	    cmocka_unit_test(datagrams_of_a_copy_go_on),
 	    cmocka_unit_test(cut_off_and_changed_states_are_refused),
 	};
