@@ -25,19 +25,25 @@
 #define PAGE_SHIFT_MIN 12U
 #define PAGE_SHIFT_MAX 30U
 
+#define BIT(event) (UINT32_C(1) << (event))
+#define PAIR_EVENTS                                                                                \
+	(BIT(EVENT_QP_FATAL) | BIT(EVENT_QP_REQ_ERR) | BIT(EVENT_QP_ACCESS_ERR) |                  \
+	 BIT(EVENT_COMM_EST) | BIT(EVENT_SQ_DRAINED) | BIT(EVENT_QP_LAST_WQE_REACHED))
+
 struct visit {
 	struct virtio_rdma *rdma;
 	struct state *state;
 };
 
 /* Objects by the command that makes them, in an order in which that can be done. */
-static const struct kind {
+struct kind {
 	uint32_t command, fixed;    /* bytes of the command without runs */
+	uint32_t events;	    /* bits: those of others would not be forgotten as they go */
 	size_t numbers;		    /* where struct virtio_rdma has its table */
 	uint8_t counts[COUNTS_MAX]; /* where the command says how many runs there are; 0: no more */
 	void (*visit)(struct visit *visit, struct adapter_object *object);
 	const char *name;
-} kinds[];
+};
 
 /* --- What becomes of objects ------------------------------------------------------------------- */
 
@@ -91,10 +97,11 @@ static void visit_region(struct visit *visit, struct adapter_object *object)
 	if (!key->pages)
 		return;
 	state_u32(state, "page size", &key->page_shift);
-	state_check(state,
-		    !key->page_shift ||
-			(key->page_shift >= PAGE_SHIFT_MIN && key->page_shift <= PAGE_SHIFT_MAX),
-		    "page size", "is none");
+	if (!state_check(state,
+			 !key->page_shift || (key->page_shift >= PAGE_SHIFT_MIN &&
+					      key->page_shift <= PAGE_SHIFT_MAX),
+			 "page size", "is none"))
+		return;
 	state_u64(state, "first byte", &key->first);
 	state_check(state, key->first < UINT64_C(1) << key->page_shift, "first byte",
 		    "is not in the first page");
@@ -219,7 +226,8 @@ static void load_object(struct visit *visit, const struct kind *kind)
 	for (uint32_t i = 0; i < COUNTS_MAX && kind->counts[i]; i++)
 		load_runs(visit, &request, &size, kind->counts[i]);
 	state_u32(visit->state, "events", &events);
-	if (state_failed(visit->state))
+	if (!state_check(visit->state, !(events & ~kind->events), "events",
+			 "are not ones of such an object"))
 		return;
 	object = make_object(visit, kind, number, request, size);
 	if (!object)
@@ -258,12 +266,24 @@ static void visit_kind(struct visit *visit, const struct kind *kind)
 #define TABLE(member) offsetof(struct virtio_rdma, member)
 
 static const struct kind kinds[] = {
-    {COMMAND_CREATE_PD, 8, TABLE(domains), {0}, NULL, "protection domain"},
-    {COMMAND_CREATE_CQ, 16, TABLE(completions), {12}, visit_completions, "completion queue"},
-    {COMMAND_CREATE_SRQ, 32, TABLE(shared), {28}, visit_shared, "shared receive queue"},
-    {COMMAND_CREATE_QP, 64, TABLE(pairs), {56, 60}, visit_pair, "queue pair"},
-    {COMMAND_CREATE_MR, 48, TABLE(keys), {20}, visit_region, "region"},
-    {COMMAND_CREATE_MW, 16, TABLE(keys), {0}, NULL, "window"},
+    {COMMAND_CREATE_PD, 8, 0, TABLE(domains), {0}, NULL, "protection domain"},
+    {COMMAND_CREATE_CQ,
+     16,
+     BIT(EVENT_CQ_ERR) | BIT(EVENT_COMPLETION),
+     TABLE(completions),
+     {12},
+     visit_completions,
+     "completion queue"},
+    {COMMAND_CREATE_SRQ,
+     32,
+     BIT(EVENT_SRQ_LIMIT_REACHED),
+     TABLE(shared),
+     {28},
+     visit_shared,
+     "shared receive queue"},
+    {COMMAND_CREATE_QP, 64, PAIR_EVENTS, TABLE(pairs), {56, 60}, visit_pair, "queue pair"},
+    {COMMAND_CREATE_MR, 48, 0, TABLE(keys), {20}, visit_region, "region"},
+    {COMMAND_CREATE_MW, 16, 0, TABLE(keys), {0}, NULL, "window"},
 };
 
 /* --- All of it --------------------------------------------------------------------------------- */
@@ -368,6 +388,8 @@ static struct error *save(struct virtio_device *device, bool stopped, virtio_emi
 	if (!stopped)
 		return NULL;
 	state = state_save_begin(false);
+	if (!state)
+		return error_system(ENOMEM, "the state");
 	visit_all(virtio_rdma_of(device), state);
 	TRY(state_finish(state));
 	bytes = state_bytes(state, &size);
@@ -387,8 +409,13 @@ static void load_on_loop(void *context)
 	struct virtio_rdma *rdma = loading->rdma;
 	struct adapter_bytes *taken = &rdma->taken;
 	AUTO_STATE struct state *state = state_load_begin(taken->bytes, taken->size, 1);
-	int section = memory_read_begin(rdma->device.map);
+	int section;
 
+	if (!state) {
+		loading->error = error_system(ENOMEM, "the state");
+		return;
+	}
+	section = memory_read_begin(rdma->device.map);
 	rdma->loading = true;
 	visit_all(rdma, state);
 	rdma->loading = false;

@@ -318,6 +318,24 @@ static void cut_off_and_changed_states_are_refused(void **state)
 	guests_destroy(guests);
 }
 
+/* They would be in the list of those that have some after they are gone. */
+static void events_of_objects_that_have_none_are_refused(void **state)
+{
+	struct guest *guests = guests_create(TYPE_RC);
+	struct virtio_device *old = guests[0].driver.device;
+	AUTO_STATE struct state *saved = state_save_begin(false);
+	struct stream stream;
+
+	save_device(old, saved, &stream);
+	assert_int_equal(get_be32(stream.bytes + FIRST_PD), guests[0].pd);
+	stream.bytes[FIRST_PD + 4 + 8] = 0x80;
+	expect_no_load(&guests[0], saved, &stream, "events");
+	free(stream.bytes);
+	guests[0].driver.device = old;
+	virtio_device_resume(old);
+	guests_destroy(guests);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -330,6 +348,7 @@ int main(void)
 	    cmocka_unit_test(connections_of_a_copy_that_moves_before_it_runs_fail_too),
 	    cmocka_unit_test(datagrams_of_a_copy_go_on),
 	    cmocka_unit_test(cut_off_and_changed_states_are_refused),
+	    cmocka_unit_test(events_of_objects_that_have_none_are_refused),
 	};
 
 	/* 77: skipped, for meson. */
