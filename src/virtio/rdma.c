@@ -162,6 +162,15 @@ static void watch(struct virtio_rdma *rdma)
 				EPOLLIN | (rdma->port.waits(rdma->port.context) ? EPOLLOUT : 0));
 }
 
+static void stop(struct virtio_device *device)
+{
+	struct virtio_rdma *rdma = virtio_rdma_of(device);
+
+	if (rdma->source)
+		event_source_set_events(rdma->source, 0);
+	event_timer_cancel(rdma->timer);
+}
+
 static void take_turn(struct virtio_rdma *rdma)
 {
 	struct virtio_device *device = &rdma->device;
@@ -169,8 +178,11 @@ static void take_turn(struct virtio_rdma *rdma)
 	bool came = true, blocked;
 	int section;
 
-	if (!virtio_device_running(device))
+	/* Packets would wake the loop of a device that needs a reset over and over. */
+	if (!virtio_device_running(device)) {
+		stop(device);
 		return;
+	}
 	section = memory_read_begin(device->map);
 	for (uint32_t round = 0; round < ROUNDS && (came || next <= now || rdma->feed); round++) {
 		now = clock_monotonic_ns();
@@ -316,15 +328,6 @@ static void start(struct virtio_device *device)
 	take_turn(rdma);
 }
 
-static void stop(struct virtio_device *device)
-{
-	struct virtio_rdma *rdma = virtio_rdma_of(device);
-
-	if (rdma->source)
-		event_source_set_events(rdma->source, 0);
-	event_timer_cancel(rdma->timer);
-}
-
 static void free_window(struct virtio_rdma *rdma, struct adapter_object *object)
 {
 	if (CONTAINER_OF(object, struct adapter_key, object)->window)
@@ -370,12 +373,16 @@ static void release(struct virtio_device *device)
 static struct error *take_over(struct virtio_device *device)
 {
 	struct virtio_rdma *rdma = virtio_rdma_of(device);
+	struct error *error;
 
 	if (!rdma->port.take_over || rdma->source)
 		return NULL;
 	TRY(error_prefix(rdma->port.take_over(rdma->port.context, &rdma->port), "virtio-rdma '%s'",
 			 device->id));
-	return watch_port(rdma);
+	error = watch_port(rdma);
+	if (error)
+		rdma->port.release(rdma->port.context);
+	return error;
 }
 
 static void new_generation(struct virtio_device *device)

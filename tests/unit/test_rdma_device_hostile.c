@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What an RDMA device refuses of its driver, and what a driver that means harm cannot do. */
+#include <arpa/inet.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
 #include "rdma_device.h"
 
 #define CREATED struct guest *guest = *state
@@ -561,6 +565,36 @@ static void long_kicks_need_a_reset(void **state)
 	assert_true(driver_needs_reset(&guest->driver));
 }
 
+/* Of this process, in microseconds. */
+static int64_t processor_time(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * INT64_C(1000000) +
+	       usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
+}
+
+/* Nobody takes the packet, and nobody looks whether it is there. */
+static void packets_for_a_device_that_needs_a_reset_keep_nobody_busy(void **state)
+{
+	CREATED;
+	const struct driver_buffer buffer = {MIB(2), 520, false};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(GODWIT_RDMA_UDP_PORT)};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int64_t before;
+
+	driver_offer(&guest->driver, KICK, &buffer, 1);
+	driver_notify(&guest->driver, KICK);
+	assert_true(driver_needs_reset(&guest->driver));
+	memcpy(&to.sin_addr, guest->address + 12, 4);
+	assert_int_equal(sendto(fd, "", 1, 0, (const struct sockaddr *)&to, sizeof(to)), 1);
+	before = processor_time();
+	usleep(300000);
+	assert_in_range(processor_time() - before, 0, 100000);
+	close(fd);
+}
+
 static void short_event_buffers_need_a_reset(void **state)
 {
 	CREATED;
@@ -616,6 +650,7 @@ int main(void)
 	    TEST(queues_that_go_with_their_memory_fail_the_pair),
 	    TEST(kicks_for_nobody_are_forgotten),
 	    TEST(long_kicks_need_a_reset),
+	    TEST(packets_for_a_device_that_needs_a_reset_keep_nobody_busy),
 	    TEST(short_event_buffers_need_a_reset),
 	};
 
