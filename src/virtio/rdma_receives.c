@@ -95,7 +95,8 @@ uint32_t adapter_shared_create(struct virtio_rdma *rdma, const uint8_t *request,
 
 	if (!domain)
 		return ENOENT;
-	if (!adapter_receives_fit(slots, stride, segments) || count > (size - 32) / 16)
+	if (!adapter_receives_fit(slots, stride, segments) || get_le32(request + 24) >= slots ||
+	    count > (size - 32) / 16)
 		return EINVAL;
 	shared = calloc(1, sizeof(*shared));
 	if (!shared)

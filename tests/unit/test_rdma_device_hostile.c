@@ -184,6 +184,33 @@ struct field {
 	uint32_t status;
 };
 
+static void limits_that_a_shared_queue_cannot_reach_are_invalid(void **state)
+{
+	static const uint32_t limits[] = {SLOTS, UINT32_MAX, SLOTS - 1};
+	CREATED;
+	struct queue queue = new_queue(guest, SLOTS, RECEIVE_STRIDE);
+	uint8_t *request;
+
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		request = new_command(guest, CREATE_SRQ);
+		put_le32(request + 8, guest->pd);
+		put_le32(request + 12, SLOTS);
+		put_le32(request + 16, RECEIVE_STRIDE);
+		put_le32(request + 20, RECEIVE_SGE);
+		put_le32(request + 24, limits[i]);
+		put_le32(request + 28, 1);
+		put_run(request + 32, queue.address, queue_size(&queue));
+		assert_int_equal(send_command(guest, 48, 16), limits[i] < SLOTS ? 0 : EINVAL);
+	}
+	guest->srqn = answered(guest);
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		request = new_command(guest, MODIFY_SRQ);
+		put_le32(request + 8, guest->srqn);
+		put_le32(request + 12, limits[i]);
+		assert_int_equal(send_command(guest, 16, 8), limits[i] < SLOTS ? 0 : EINVAL);
+	}
+}
+
 static void queues_that_cannot_be_are_invalid(void **state)
 {
 	static const struct field fields[] = {
@@ -634,6 +661,7 @@ int main(void)
 	    TEST(keys_are_of_what_they_were_made_for),
 	    TEST(what_is_used_is_busy),
 	    TEST(numbers_are_not_given_away_again_soon),
+	    TEST(limits_that_a_shared_queue_cannot_reach_are_invalid),
 	    TEST(queues_that_cannot_be_are_invalid),
 	    TEST(queue_outside_of_memory_is_refused),
 	    TEST(regions_that_cannot_be_are_invalid),
