@@ -18,22 +18,23 @@ static void on_signal(int number)
 void interrupt_begin(void)
 {
 	const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+	struct sigaction before;
 
+	/* Who ignores it was started in the background by a shell, and is not meant. */
+	if (sigaction(SIGINT, NULL, &before) < 0 || before.sa_handler == SIG_IGN)
+		return;
 	sigaction(SIGINT, &action, NULL);
 }
 
-struct error *interrupt_pass(struct qmp_client *client, const char *id)
+void interrupt_pass(struct qmp_client *client, const char *id)
 {
 	AUTO_ERROR struct error *error = NULL;
 
 	if (!interrupted)
-		return NULL;
+		return;
 	interrupted = 0;
 	error = qmp_client_execute(client, "job-cancel", json_pack("{s:s}", "id", id), NULL);
-	if (!error)
-		return NULL;
-	if (error_code(error) == ECONNRESET || error_code(error) == EPIPE)
-		return TAKE_PTR(error);
-	fprintf(stderr, "\ngodwit: %s; once more ends this command alone\n", error_message(error));
-	return NULL;
+	if (error && error_code(error) != ECONNRESET && error_code(error) != EPIPE)
+		fprintf(stderr, "\ngodwit: %s; once more ends this command alone\n",
+			error_message(error));
 }

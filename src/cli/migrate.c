@@ -121,10 +121,10 @@ static struct error *watch(struct qmp_client *client, const char *id, json_t **w
 {
 	while (!*word) {
 		AUTO_JSON json_t *job = NULL;
-		struct error *error = interrupt_pass(client, id);
+		struct error *error;
 
-		if (!error)
-			error = job_find(client, id, &job);
+		interrupt_pass(client, id);
+		error = job_find(client, id, &job);
 		if (!error)
 			draw(job, false);
 		else if (error_code(error) != ECONNRESET && error_code(error) != EPIPE)

@@ -39,7 +39,7 @@ static struct error *await_word(struct qmp_client *client, const char *job, json
 		AUTO_JSON json_t *event = NULL;
 		json_t *data;
 
-		TRY(interrupt_pass(client, job));
+		interrupt_pass(client, job);
 		TRY(error_prefix(qmp_client_next_event(client, LOOK_NS, &event),
 				 "the VM has not said what became of it"));
 		if (!event)
@@ -115,7 +115,7 @@ const struct cli_command cli_update = {
 	"stands still for a moment. When anything fails it goes on as before. The process that\n"
 	"was started at first stays until the VM ends, passes signals on to it, and has its exit\n"
 	"status. Connections to the control socket are closed, and those of the guest's sockets\n"
-	"(vsock) are reset. Ctrl-C cancels the update, and the VM goes on as it was.",
+	"(vsock) are reset. Ctrl-C cancels the update as long as the VM can stay as it was.",
     .options = options,
     .run = run_update,
 };

@@ -3,12 +3,16 @@
 that it can move to."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from mini_machine import ENDLESS, Original
 from mini_move import COUNTING, Destination, Source
+
+# A shell that runs tests in the background has it ignored, and a command that finds it so leaves it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -20,19 +20,8 @@ from mini_machine import ENDLESS, LIMIT, Going, Original, follows, goes_on
 COUNTING = f"pages=512 steps={ENDLESS}"
 
 
-class Source(Original):
-    def migrate(self, uri, *options, check=True):
-        self.qmp.command("query-status")  # it has started
-        return self.cli("migrate", self.name, uri, *options, check=check, limit=LIMIT)
-
-    def start_migrate(self, uri, *options):
-        """The command, which runs until it knows what became of the migration, or is interrupted."""
-        self.qmp.command("query-status")
-        return subprocess.Popen([GODWIT, "migrate", self.name, uri, *options], env=self.environment, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def migration(self):
-        return self.qmp.command("godwit-migration")["outgoing"]
+class Moving(Going):
+    """One that tells of its migration()."""
 
     def wait_state(self, *states, limit=LIMIT):
         end = time.monotonic() + limit
@@ -42,7 +31,22 @@ class Source(Original):
         return self.migration()
 
 
-class Destination(Going, Machine):
+class Source(Moving, Original):
+    def migrate(self, uri, *options, check=True):
+        self.qmp.command("query-status")  # it has started
+        return self.cli("migrate", self.name, uri, *options, check=check, limit=LIMIT)
+
+    def start_migrate(self, uri, *options, **how):
+        """The command, which runs until it knows what became of the migration, or is interrupted."""
+        self.qmp.command("query-status")
+        return subprocess.Popen([GODWIT, "migrate", self.name, uri, *options], env=self.environment, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+
+    def migration(self):
+        return self.qmp.command("godwit-migration")["outgoing"]
+
+
+class Destination(Moving, Machine):
     def __init__(self, folder, uri, *arguments, log="destination", inherited=(), **options):
         self.inherited = inherited
         super().__init__("--incoming", uri, "--log=info", *self.start(folder, log), *arguments, serial=False, console=False,
@@ -63,13 +67,6 @@ class Destination(Going, Machine):
 
     def migration(self):
         return self.qmp.command("godwit-migration")["incoming"]
-
-    def wait_state(self, *states, limit=LIMIT):
-        end = time.monotonic() + limit
-        while self.migration()["state"] not in states:
-            assert time.monotonic() < end, self.migration()
-            time.sleep(0.02)
-        return self.migration()
 
 
 def ask(vm, command, **arguments):

@@ -288,6 +288,18 @@ def test_interrupted_command_cancels_the_migration(pair, tmp_path):
     check_stayed(source, destination)
 
 
+def test_command_in_the_background_of_a_shell_is_not_meant(pair, tmp_path):
+    source, destination = pair
+    command = source.start_migrate(f"unix:{tmp_path}/socket", "--bandwidth", "1K",
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    destination.wait_state("RECEIVING")
+    command.send_signal(signal.SIGINT)
+    goes_on(source, 10)
+    source.qmp.command("godwit-migrate-limit", bandwidth=0)
+    assert command.wait(LIMIT) == 0
+    check_moved(source, destination)
+
+
 @pytest.mark.parametrize("end", ["cancelled", "broken"])
 def test_descriptors_of_a_migration_that_came_to_nothing_are_closed(tmp_path, end):
     def open_files():
