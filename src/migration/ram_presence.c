@@ -125,6 +125,16 @@ static bool look_at_disk(struct ram_presence *presence, uint64_t first, uint64_t
 	return true;
 }
 
+/* How many pages from @page on, of @count, are as that one is, by what mincore says. */
+static uint64_t run_of(const unsigned char *there, uint64_t page, uint64_t count)
+{
+	uint64_t run = 1;
+
+	while (page + run < count && (there[page + run] & 1) == (there[page] & 1))
+		run++;
+	return run;
+}
+
 /*
  * Most of what is there is in memory, of which the kernel tells from the page tables, a stretch at a
  * time. (Seeks alone went through the whole file, once for each of who looks: 15 % of the time that
@@ -137,8 +147,7 @@ static void look_at_file(struct ram_presence *presence, uint64_t count)
 	if (mincore(presence->block->host + presence->start, count * PAGE, cached) < 0)
 		memset(cached, 0, sizeof(cached)); /* not all of it is mapped */
 	for (uint64_t page = 0, run; page < count; page += run) {
-		for (run = 1; page + run < count && (cached[page + run] & 1) == (cached[page] & 1);)
-			run++;
+		run = run_of(cached, page, count);
 		if (cached[page] & 1) {
 			bitmap_set_range(presence->pages, page, run);
 		} else if (!look_at_disk(presence, page, page + run)) {
@@ -166,8 +175,7 @@ static void look_at_huge_pages(struct ram_presence *presence, uint64_t count)
 	if (!presence->scratch)
 		presence->scratch = malloc(STRETCH);
 	for (uint64_t page = 0, run; page < count; page += run) {
-		for (run = 1; page + run < count && (mapped[page + run] & 1) == (mapped[page] & 1);)
-			run++;
+		run = run_of(mapped, page, count);
 		if (!(mapped[page] & 1)) {
 			got = presence->scratch ? pread(presence->fd, presence->scratch, run * PAGE,
 							(off_t)(presence->start + page * PAGE))

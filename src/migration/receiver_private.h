@@ -61,7 +61,10 @@ struct migration_receiver {
 	uint64_t **filled;
 	bool *written; /* of each block: ram_place_is_written */
 	bool *huge;    /* likewise: is written, and made of huge pages; atomic */
-	/* Of each block: the kernel writes to a file for one at a time, and lets the others spin. */
+	/*
+	 * Of each block: the kernel writes to a file for one at a time, and lets the others spin. (Of memory
+	 * with gaps, over two connections: 0.57 s of processor time a GiB without these, 0.46 s with.)
+	 */
 	pthread_mutex_t *writing;
 	const struct migration_receiver_ops *ops;
 	void *context;

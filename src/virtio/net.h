@@ -40,7 +40,8 @@ struct error *virtio_net_create_on_tap(const struct virtio_net_options *options,
 /*
  * Lets @taker have the frames that it wants of those that come for the guest; there is one at a time.
  * *@fd: another descriptor of the interface, which the caller closes, for frames behind a header
- * (net_header.h); *@cuts: they may be long datagrams of UDP that the kernel cuts apart (NET_GSO_UDP_L4). Undone by virtio_net_keep_frames. Neither is for a loop of @device's.
+ * (net_header.h); *@cuts: they may be long datagrams of UDP that the kernel cuts apart
+ * (NET_GSO_UDP_L4). Undone by virtio_net_keep_frames. Neither is for a loop of @device's.
  */
 struct error *virtio_net_share_frames(struct virtio_device *device, const struct net_taker *taker,
 				      int *fd, bool *cuts) MUST_CHECK;
