@@ -22,7 +22,8 @@ SIZE = 256 * MIB  # in the page cache
 DEPTHS = (1, 16)
 COUNTS = (8, 30, 200, 4096, 16384, 32000)
 NEWEST = qemu.UNPACKED / "qemu-storage-daemon"
-THEIRS_MOST = 200 if NEWEST.exists() else 30  # of the pieces that QEMU 10 and 7.2 take without joining them
+# QEMU's version, how many pieces it says it takes, and the most of the counts that it takes.
+THEIRS, SLOTS, THEIRS_MOST = ("10", 509, 200) if NEWEST.exists() else ("7.2", 32, 30)
 
 
 def run(back_end, *arguments):
@@ -59,7 +60,8 @@ def measure_requests(context, sides):
 
 def measure_memory(context, sides):
     table = Table("a change of the guest's memory", [
-        "One piece more or less, acknowledged, by how many there are. The storage daemon of QEMU 10 takes 509."], other="storage daemon")
+        f"One piece more or less, acknowledged, by how many there are. The storage daemon of QEMU {THEIRS} takes {SLOTS}."],
+        other="storage daemon")
     context.say("back-ends: memory")
     pairs = {count: (Pair(), Pair()) for count in COUNTS}
     for order in turns(context.rounds):
