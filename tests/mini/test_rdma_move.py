@@ -14,7 +14,7 @@ from test_rdma import ALONE, NET, RDMA, SHARED, namespace
 
 __all__ = ["namespace"]
 PORT = ":12B7"  # 4791, in the kernel's tables
-TAKEN = "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.1', 4791)); time.sleep(60)"
+TAKEN = "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.1', 4791)); time.sleep(240)"
 
 
 class Destination(Going, Machine):
@@ -71,8 +71,11 @@ def test_machine_moves_with_tls(tmp_path, source):
 def test_port_that_somebody_else_has_keeps_the_machine_where_it_is(tmp_path, source):
     wrapper = ("unshare", "--net", "sh", "-c", 'ip link set lo up; python3 -c "$0" & exec "$@"', TAKEN)
     with Destination(tmp_path, wrapper=wrapper) as there:
+        end = time.monotonic() + 60
         while not has_port(there.process.pid):
             there.check_alive()
+            assert time.monotonic() < end
+            time.sleep(0.02)
         assert migrate(source, tmp_path, check=False).returncode == 1
         goes_on(source, 3)
         assert has_port(source.process.pid) and there.text() == ""
