@@ -217,7 +217,7 @@ def mend(source, destination, folder):
 HYBRID = {
     ("ROUND_END", 1, "before"): "STAYED", ("ROUND_END", 1, "after"): ("STAYED", "UNDECIDED"), ("SWITCH_BEGIN", 0, "before"): "STAYED",
     ("SWITCH_BEGIN", 0, "after"): "STAYED", ("PENDING", 0, "before"): "STAYED", ("PENDING", 0, "after"): "STAYED",
-    ("PAGE_REQUEST", 0, "before"): ("STAYED", "UNDECIDED", "SERVING_CUT"), ("LOADED", 0, "after"): ("UNDECIDED", "SERVING_CUT"),
+    ("PAGE_REQUEST", 0, "before"): ("STAYED", "UNDECIDED", "SERVING_CUT", None), ("LOADED", 0, "after"): ("UNDECIDED", "SERVING_CUT"),
     ("GO", 0, "before"): "UNDECIDED", ("GO", 0, "after"): ("UNDECIDED", "SERVING_CUT", None), ("DONE", 0, "before"): "UNDECIDED",
     ("RUNNING_LACKING", 0, "before"): "UNDECIDED", ("RUNNING_LACKING", 0, "after"): ("SERVING_CUT", None),
     ("RUNNING", 0, "before"): "SERVING_CUT", ("RUNNING", 0, "after"): None,
